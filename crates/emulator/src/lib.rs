@@ -1,0 +1,1 @@
+//! An IoT Hub for development, with the real one's rules.

@@ -1,0 +1,1 @@
+//! What devices touch: listeners, authentication, the verbs of a device, delivery.

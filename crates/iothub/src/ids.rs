@@ -1,0 +1,285 @@
+//! Who speaks, at which hub.
+//!
+//! Ids are exact: IoT Hub compares them by code unit and never decodes them in client ids, usernames or topics.
+//! They are checked against the id alphabet once, when they are made, so later code cannot meet a bad one.
+
+use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits;
+
+/// A device's id: 1 to 128 characters of the id alphabet.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct DeviceId(Arc<str>);
+
+/// A module's id, unique within its device; the same alphabet as [`DeviceId`].
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ModuleId(Arc<str>);
+
+/// A hub's full host name in lower case, for example `contoso.azure-devices.net`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HubName(Arc<str>);
+
+/// A device, or a module of a device, at a hub. Cheap to clone.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity(Arc<Parts>);
+
+#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
+struct Parts {
+    hub: HubName,
+    device: DeviceId,
+    module: Option<ModuleId>,
+}
+
+impl Identity {
+    /// A device at a hub.
+    #[must_use]
+    pub fn device(hub: HubName, device: DeviceId) -> Self {
+        Self(Arc::new(Parts {
+            hub,
+            device,
+            module: None,
+        }))
+    }
+
+    /// A module of a device at a hub.
+    #[must_use]
+    pub fn module(hub: HubName, device: DeviceId, module: ModuleId) -> Self {
+        Self(Arc::new(Parts {
+            hub,
+            device,
+            module: Some(module),
+        }))
+    }
+
+    /// The hub that knows this identity.
+    #[must_use]
+    pub fn hub(&self) -> &HubName {
+        &self.0.hub
+    }
+
+    /// The device, or the device that the module belongs to.
+    #[must_use]
+    pub fn device_id(&self) -> &DeviceId {
+        &self.0.device
+    }
+
+    /// The module, if this is one.
+    #[must_use]
+    pub fn module_id(&self) -> Option<&ModuleId> {
+        self.0.module.as_ref()
+    }
+
+    /// The MQTT client id: `{device}` or `{device}/{module}`.
+    #[must_use]
+    pub fn client_id(&self) -> String {
+        match &self.0.module {
+            None => self.0.device.to_string(),
+            Some(module) => format!("{}/{module}", self.0.device),
+        }
+    }
+}
+
+/// `{hub}/{device}` or `{hub}/{device}/{module}`, for logs.
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.0.hub, self.0.device)?;
+        self.0
+            .module
+            .as_ref()
+            .map_or(Ok(()), |module| write!(f, "/{module}"))
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Why a text is no device or module id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidId {
+    /// The text has no character.
+    #[error("an id has at least one character")]
+    Empty,
+    /// The text is longer than [`limits::ID_LENGTH`].
+    #[error("an id has at most {limit} characters, this one has {0}", limit = limits::ID_LENGTH)]
+    TooLong(usize),
+    /// A character outside the alphabet.
+    #[error("an id consists of A-Z a-z 0-9 and - : . % _ * ? ! ( ) , = @ ; $ ', not {0:?}")]
+    Character(char),
+    /// `+` and `#` are in IoT Hub's alphabet, but they are wildcards in MQTT topics, so such a device could never
+    /// receive anything over MQTT.
+    #[error("an id with {0:?} cannot be used over MQTT, where it is a wildcard")]
+    Wildcard(char),
+}
+
+/// The alphabet of device and module ids, from `IotHubConnectionStringBuilder` of the .NET service SDK.
+fn check_id(text: &str) -> Result<(), InvalidId> {
+    if text.is_empty() {
+        return Err(InvalidId::Empty);
+    }
+    for character in text.chars() {
+        match character {
+            '+' | '#' => return Err(InvalidId::Wildcard(character)),
+            'A'..='Z' | 'a'..='z' | '0'..='9' => {}
+            '-' | ':' | '.' | '%' | '_' | '*' | '?' | '!' | '(' | ')' | ',' | '=' | '@' | ';'
+            | '$' | '\'' => {}
+            other => return Err(InvalidId::Character(other)),
+        }
+    }
+    if text.len() > limits::ID_LENGTH {
+        return Err(InvalidId::TooLong(text.len()));
+    }
+    Ok(())
+}
+
+/// Why a text is no hub name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a hub name is a host name, for example contoso.azure-devices.net, without scheme, port or path"
+)]
+pub struct InvalidHubName;
+
+fn check_hub_name(text: &str) -> Result<(), InvalidHubName> {
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
+    if text.len() <= 253 && text.split('.').all(is_label) {
+        Ok(())
+    } else {
+        Err(InvalidHubName)
+    }
+}
+
+macro_rules! text_newtype {
+    ($name:ident, $error:ty, $make:expr) => {
+        impl $name {
+            /// The text itself.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = $error;
+
+            fn from_str(text: &str) -> Result<Self, $error> {
+                let make: fn(&str) -> Result<Arc<str>, $error> = $make;
+                make(text).map(Self)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = $error;
+
+            fn try_from(text: String) -> Result<Self, $error> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.0.to_string()
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+text_newtype!(DeviceId, InvalidId, |text| check_id(text)
+    .map(|()| text.into()));
+text_newtype!(ModuleId, InvalidId, |text| check_id(text)
+    .map(|()| text.into()));
+text_newtype!(HubName, InvalidHubName, |text| check_hub_name(text)
+    .map(|()| text.to_ascii_lowercase().into()));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_1_to_128_characters() {
+        assert_eq!("".parse::<DeviceId>(), Err(InvalidId::Empty));
+        assert!("x".parse::<DeviceId>().is_ok());
+        assert!("x".repeat(127).parse::<DeviceId>().is_ok());
+        assert!("x".repeat(128).parse::<DeviceId>().is_ok());
+        assert_eq!(
+            "x".repeat(129).parse::<DeviceId>(),
+            Err(InvalidId::TooLong(129))
+        );
+    }
+
+    #[test]
+    fn an_id_keeps_to_the_alphabet() {
+        assert!("-:.%_*?!(),=@;$'aZ09".parse::<DeviceId>().is_ok());
+        for bad in ['/', '&', ' ', '\0', '\n', 'é', '"', '<', '\\'] {
+            assert_eq!(
+                format!("a{bad}").parse::<DeviceId>(),
+                Err(InvalidId::Character(bad))
+            );
+        }
+        for wildcard in ['+', '#'] {
+            assert_eq!(
+                format!("a{wildcard}").parse::<ModuleId>(),
+                Err(InvalidId::Wildcard(wildcard))
+            );
+        }
+    }
+
+    #[test]
+    fn ids_are_exact_and_hub_names_are_not() {
+        assert_ne!("Dev1".parse::<DeviceId>(), "dev1".parse::<DeviceId>());
+        assert_eq!(
+            "Hub.Example".parse::<HubName>(),
+            "hub.example".parse::<HubName>()
+        );
+    }
+
+    #[test]
+    fn a_hub_name_is_a_bare_host_name() {
+        for bad in [
+            "",
+            "a b",
+            "https://a",
+            "a:443",
+            "a/b",
+            ".a",
+            "a.",
+            "-a",
+            "a@b",
+            "a..b",
+        ] {
+            assert_eq!(bad.parse::<HubName>(), Err(InvalidHubName), "{bad}");
+        }
+    }
+}

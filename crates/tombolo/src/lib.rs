@@ -1,0 +1,1 @@
+//! An HTTPS gateway to Azure IoT Hub for devices that speak nothing else.

@@ -1,0 +1,1 @@
+//! What the hub touches: the sessions that this node holds.

@@ -1,0 +1,1 @@
+//! Rigs shared by the whole-system tests.
