@@ -1,1 +1,79 @@
-//! The contract between the two halves: outbox, inbox, registry, leases, signals.
+//! The contract between the two halves of the gateway.
+//!
+//! `front` (devices) and `upstream` (the hub) never meet. What crosses between them crosses here:
+//!
+//! - [`Outbox`]: what devices send to the hub. `front` submits, `upstream` reads and settles.
+//! - [`Inbox`]: what the hub sends to devices. `upstream` appends, `front` reads and settles.
+//! - [`Registry`]: devices and the tokens that speak for them.
+//! - [`Leases`]: which node owns which part of the devices.
+//! - [`Signals`]: what is neither entry nor record and never on disk: demand from the front, status from upstream.
+//!
+//! ```text
+//!   front --submit--> Outbox --take--> upstream        Ticket<Outcome>    comes back
+//!   front <--read---- Inbox <-append-- upstream        Ticket<Settlement> comes back
+//! ```
+//!
+//! # Rules of the contract
+//!
+//! They are what a cluster can keep too, and [`conformance`] holds every engine to them:
+//!
+//! 1. One submission is one record; no call spans two records atomically.
+//! 2. Ids are opaque, and ordered inside one lane of one device only.
+//! 3. The unit of ownership is a [`Partition`]. Every call of `upstream` carries a [`SessionLease`]; a stale one is
+//!    refused with [`Stale`](StoreError::Stale) and changes nothing.
+//! 4. Wake-ups may be missing or spurious: whoever is woken looks again, whoever waits also has a deadline.
+//! 5. Submit, append and settle are idempotent by id.
+//! 6. Everything is async and may fail with [`UnknownOutcome`](StoreError::UnknownOutcome): it may have happened.
+//!    Calling again with the same id is then safe.
+//! 7. There is no list of everything, only pages within a partition.
+//!
+//! Engines: [`memory`].
+
+mod address;
+#[cfg(feature = "test-util")]
+pub mod conformance;
+mod error;
+mod inbox;
+mod leases;
+pub mod memory;
+mod outbox;
+mod registry;
+mod signals;
+mod ticket;
+
+use std::sync::Arc;
+
+pub use address::{ConnectionEpoch, MethodRequestId, Page, ParseMethodRequestIdError, Partition};
+pub use error::{AppendError, SettleError, StoreError, SubmitError};
+pub use inbox::{
+    Arrival, ArrivalId, Conclusion, DeadLetter, DeliveryLease, Desired, Inbox, InboxEntry,
+    InboxView, LockToken, MessageEntry, MethodEntry, Settlement,
+};
+pub use leases::{Leases, NodeId, SessionLease};
+pub use outbox::{
+    Done, EntryId, Failure, Lane, Outbox, OutboxEntry, OutboxReader, Outcome, Submission,
+    SubmissionId, Survival, Work,
+};
+pub use registry::{
+    Custody, DeviceRecord, InvalidTokenHash, MethodPolicy, Registry, TokenHash, TokenId,
+    TokenRecord,
+};
+pub use signals::{
+    Demand, Need, Needs, NeedsNow, NeedsWatch, SessionState, Signals, Status, Watch,
+};
+pub use ticket::{Resolver, Ticket, TicketLost, ticket};
+
+/// One engine's five parts, as the binary hands them to both halves.
+#[derive(Clone)]
+pub struct Store {
+    /// What devices send to the hub.
+    pub outbox: Arc<dyn Outbox>,
+    /// What the hub sends to devices.
+    pub inbox: Arc<dyn Inbox>,
+    /// Devices and tokens.
+    pub registry: Arc<dyn Registry>,
+    /// Who owns which part of the devices.
+    pub leases: Arc<dyn Leases>,
+    /// Demand and status.
+    pub signals: Arc<dyn Signals>,
+}

@@ -1,0 +1,74 @@
+//! Why a call of the contract failed.
+
+use std::time::Duration;
+
+use crate::leases::NodeId;
+
+/// Why a call could not be carried out, whatever the call is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The reply was lost: it may have happened. Safe to repeat with the same id.
+    #[error("the outcome is not known")]
+    UnknownOutcome,
+    /// The store cannot be reached, or stops; it did not happen.
+    #[error("the store is not available")]
+    Unavailable,
+    /// The session lease is no longer this node's; it did not happen, and the session must be given up.
+    #[error("the session lease is stale")]
+    Stale,
+    /// Another node holds the session lease.
+    #[error("{by} holds the session lease")]
+    Held {
+        /// Who.
+        by: NodeId,
+        /// How long at least.
+        for_at_least: Duration,
+    },
+    /// The engine keeps nothing across a restart, so it cannot make this promise.
+    #[error("this store does not survive a restart")]
+    Volatile,
+}
+
+/// Why a message could not be put into the outbox.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmitError {
+    /// The device has as many entries, or as many bytes, waiting as it may have.
+    #[error("the outbox of the device is full ({entries} entries, {bytes} bytes)")]
+    DeviceFull {
+        /// Entries of the device that wait.
+        entries: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// The gateway has as many bytes waiting as it may have.
+    #[error("the outbox is full")]
+    Full,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an arrival could not be put into the inbox.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// The device has as many entries of this kind as it may have.
+    #[error("the inbox of the device is full")]
+    Full,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an inbox entry could not be settled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SettleError {
+    /// The token names nothing that the device has or had.
+    #[error("no such entry")]
+    Unknown,
+    /// The token's entry was settled, expired or withdrawn, or its delivery lease ended.
+    #[error("the entry is settled, expired or withdrawn, or its lock is lost")]
+    Lost,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

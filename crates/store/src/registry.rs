@@ -1,0 +1,167 @@
+//! Devices and the tokens that speak for them.
+
+use async_trait::async_trait;
+use iothub::{Identity, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::{Page, Partition, StoreError};
+
+/// Keeps devices and tokens.
+#[async_trait]
+pub trait Registry: Send + Sync {
+    /// What is known of a device or module; `None` if this gateway does not serve it.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn device(&self, identity: &Identity) -> Result<Option<DeviceRecord>, StoreError>;
+
+    /// Adds or replaces a device.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn put_device(&self, record: DeviceRecord) -> Result<(), StoreError>;
+
+    /// Devices of a partition.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn devices(
+        &self,
+        partition: Partition,
+        after: Option<&str>,
+    ) -> Result<Page<DeviceRecord>, StoreError>;
+
+    /// Adds a token; it returns when the token survives a restart, if the engine can do that.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn put_token(&self, record: TokenRecord) -> Result<(), StoreError>;
+
+    /// The token with this hash, expired or not; `None` if there is none or it is revoked.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>, StoreError>;
+
+    /// Revokes a token of an identity. False if it has none of this id.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn revoke_token(&self, identity: &Identity, id: &TokenId) -> Result<bool, StoreError>;
+
+    /// The tokens of an identity, the newest last.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn tokens(&self, identity: &Identity) -> Result<Vec<TokenRecord>, StoreError>;
+}
+
+/// A device or module that this gateway serves. Holds no secret: keys live in `upstream`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeviceRecord {
+    /// Who.
+    pub identity: Identity,
+    /// Who keeps a cloud-to-device message until the device has settled it.
+    pub custody: Custody,
+    /// What becomes of a direct method while the device cannot answer.
+    pub method_policy: MethodPolicy,
+    /// Whether its session stays open without demand.
+    pub is_pinned: bool,
+}
+
+/// Who keeps a cloud-to-device message until the device has settled it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Custody {
+    /// The gateway's durable inbox; the hub is told at once.
+    Gateway,
+    /// The hub, which is told when the device has settled.
+    #[default]
+    Hub,
+}
+
+/// What becomes of a direct method while the device cannot answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MethodPolicy {
+    /// It waits until its deadline: the method subscription always stands.
+    Hold,
+    /// The hub tells the caller at once that the device is not online.
+    #[default]
+    FailFast,
+    /// The gateway answers with this status at once.
+    Answer(i32),
+}
+
+/// The name of a token, not secret.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenId(pub String);
+
+/// SHA-256 of a token. Tokens have 256 random bits, so no salt and no slow hash are needed.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TokenHash([u8; 32]);
+
+/// A gateway token, without the token itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TokenRecord {
+    /// Its name.
+    pub id: TokenId,
+    /// What it speaks for.
+    pub identity: Identity,
+    /// How it is recognized.
+    pub hash: TokenHash,
+    /// Since when.
+    pub created_at: Timestamp,
+    /// Until when; `None`: until revoked.
+    pub expires_at: Option<Timestamp>,
+}
+
+impl TokenHash {
+    /// The hash of a token's text.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        use sha2::Digest as _;
+        Self(sha2::Sha256::digest(token.as_bytes()).into())
+    }
+}
+
+impl From<TokenHash> for String {
+    fn from(hash: TokenHash) -> Self {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(hash.0)
+    }
+}
+
+impl TryFrom<String> for TokenHash {
+    type Error = InvalidTokenHash;
+
+    fn try_from(text: String) -> Result<Self, InvalidTokenHash> {
+        use base64::Engine as _;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text);
+        bytes
+            .ok()
+            .and_then(|bytes| bytes.try_into().ok())
+            .map(Self)
+            .ok_or(InvalidTokenHash)
+    }
+}
+
+/// The text is no hash of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a token hash is the base64 form of 32 bytes")]
+pub struct InvalidTokenHash;
+
+impl std::fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TokenHash(..)")
+    }
+}

@@ -1,0 +1,47 @@
+//! What a submitter holds until the outcome.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use tokio::sync::oneshot;
+
+/// Resolves once, with what became of an entry. Dropping it changes nothing about the entry.
+#[derive(Debug)]
+pub struct Ticket<T>(oneshot::Receiver<T>);
+
+/// The other end of a [`Ticket`].
+#[derive(Debug)]
+pub struct Resolver<T>(oneshot::Sender<T>);
+
+/// The store let go of the entry without an outcome (it stops): what became of it is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the store stopped before the outcome was known")]
+pub struct TicketLost;
+
+/// A ticket and its resolver.
+#[must_use]
+pub fn ticket<T>() -> (Resolver<T>, Ticket<T>) {
+    let (sender, receiver) = oneshot::channel();
+    (Resolver(sender), Ticket(receiver))
+}
+
+impl<T> Resolver<T> {
+    /// Resolves the ticket, if somebody still holds it.
+    pub fn resolve(self, outcome: T) {
+        // Nobody waits any more: the outcome stands in the record.
+        let _ = self.0.send(outcome);
+    }
+}
+
+impl<T> Future for Ticket<T> {
+    type Output = Result<T, TicketLost>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0)
+            .poll(cx)
+            .map(|result| result.map_err(|_| TicketLost))
+    }
+}
