@@ -1,0 +1,29 @@
+//! The API's own numbers. What IoT Hub limits stands in [`iothub::limits`].
+
+use std::{ops::RangeInclusive, time::Duration};
+
+/// Longest body of a request that carries one message, twin patch or method answer. IoT Hub counts a message's
+/// properties as well, so the longest message has a shorter body.
+pub const BODY_BYTES: usize = iothub::limits::TELEMETRY_BYTES;
+/// How long a write waits for the hub if it does not say.
+pub const WRITE_WAIT: Duration = Duration::from_secs(5);
+/// Longest wait of any request but a sync: clients give up after 60 s of silence.
+pub const WAIT_MOST: Duration = Duration::from_secs(50);
+/// How long a sync takes at most if it does not say.
+pub const SYNC_WAIT: Duration = Duration::from_secs(8);
+/// How long a sync takes at most.
+pub const SYNC_WAIT_MOST: Duration = Duration::from_secs(25);
+/// Bytes of a sync's answer if the request does not say.
+pub const SYNC_BYTES: u32 = 16 * 1024;
+/// Messages of one batch with a result per item.
+pub const BATCH_MESSAGES: usize = 500;
+/// Bytes of one batch with a result per item.
+pub const BATCH_BYTES: usize = 1024 * 1024;
+/// Settlements of one request.
+pub const SETTLEMENTS: usize = 500;
+/// Characters of an idempotency key.
+pub const IDEMPOTENCY_KEY_LENGTH: RangeInclusive<usize> = 16..=128;
+/// How long a gateway token lives if the request does not say.
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// How long a gateway token lives at most.
+pub const TOKEN_LIFETIME_MOST: Duration = Duration::from_secs(30 * 24 * 3600);

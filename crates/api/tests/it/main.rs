@@ -1,0 +1,3 @@
+//! The crate's documents, as a reader of the repository finds them.
+
+mod documents;
