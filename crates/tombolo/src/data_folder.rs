@@ -10,6 +10,10 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use iothub::sas::Key;
+use secrecy::SecretString;
 
 /// A data folder that this process has for itself.
 #[derive(Debug)]
@@ -95,6 +99,53 @@ impl DataFolder {
         self.replace(name, bytes, PRIVATE)
     }
 
+    /// Gives the secret that is kept in a file of its own; makes it from 256 random bits if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the file can not be read or written, or holds nothing.
+    pub fn secret(&self, name: &str) -> Result<SecretString> {
+        let text = match self.read(name)? {
+            Some(bytes) => String::from_utf8(bytes).context("it is not text"),
+            None => {
+                let text = URL_SAFE_NO_PAD.encode(random()?);
+                self.write_private(name, text.as_bytes())?;
+                Ok(text)
+            }
+        };
+        let text = text.and_then(|text| match text.trim() {
+            "" => bail!("it is empty"),
+            text => Ok(SecretString::from(text)),
+        });
+        text.with_context(|| self.no_secret(name))
+    }
+
+    /// Gives the key for shared access signatures that is kept in a file of its own; makes it if it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When the file can not be read or written, or holds no key in base64.
+    pub fn key(&self, name: &str) -> Result<Key> {
+        match self.read(name)? {
+            Some(bytes) => str::from_utf8(&bytes)
+                .context("it is not text")
+                .and_then(|text| Ok(Key::from_base64(text.trim())?))
+                .with_context(|| self.no_secret(name)),
+            None => {
+                let key = Key::from_bytes(random()?.to_vec())?;
+                self.write_private(name, key.to_base64().as_bytes())?;
+                Ok(key)
+            }
+        }
+    }
+
+    fn no_secret(&self, name: &str) -> String {
+        format!(
+            "{} holds no secret that can be used; remove it, and another is made",
+            self.file(name).display()
+        )
+    }
+
     fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
         let path = self.file(name);
         let unfinished = self.file(&format!(".{name}.unfinished"));
@@ -118,6 +169,12 @@ impl DataFolder {
     }
 }
 
+fn random() -> Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).context("the system gave no random bytes")?;
+    Ok(bytes)
+}
+
 const LOCK: &str = "lock";
 const PUBLIC: u32 = 0o644;
 const PRIVATE: u32 = 0o600;
@@ -125,6 +182,8 @@ const PRIVATE: u32 = 0o600;
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+
+    use secrecy::ExposeSecret as _;
 
     use super::*;
 
@@ -141,6 +200,33 @@ mod tests {
         assert_eq!(mode(&folder.file("secret")), 0o600);
         assert_eq!(folder.read("secret").unwrap().unwrap(), b"second");
         assert_eq!(folder.read("nothing").unwrap(), None);
+    }
+
+    #[test]
+    fn a_secret_is_made_once() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = DataFolder::open(parent.path()).unwrap();
+        let secret = |name| folder.secret(name).unwrap().expose_secret().to_owned();
+        assert_eq!(secret("admin.token"), secret("admin.token"));
+        assert_ne!(secret("admin.token"), secret("other.token"));
+        assert_eq!(secret("admin.token").len(), 43);
+        assert_eq!(
+            folder.key("a.key").unwrap().to_base64(),
+            folder.key("a.key").unwrap().to_base64()
+        );
+        let mode = folder
+            .file("a.key")
+            .metadata()
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+
+        folder.write_private("a.key", b"*").unwrap();
+        let refused = folder.key("a.key").err().unwrap().to_string();
+        assert!(refused.contains("remove it"), "{refused}");
+        folder.write_private("admin.token", b"\n").unwrap();
+        assert!(folder.secret("admin.token").is_err());
     }
 
     #[test]

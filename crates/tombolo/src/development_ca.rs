@@ -15,6 +15,7 @@
 //! an old certificate and a damaged file all look the same, and all end in a fresh certificate.
 
 mod mobileconfig;
+mod trust;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -33,6 +34,7 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, DnsName, PrivateKeyDer, ServerName, UnixTime};
 use sha2::{Digest as _, Sha256};
 
+pub use self::trust::Instructions;
 use crate::data_folder::DataFolder;
 
 /// A certificate authority for development, name-constrained to this machine.
@@ -135,6 +137,19 @@ impl DevelopmentCa {
         let name = certificate.subject().iter_common_name().next();
         let name = name.context("the development CA has no name")?;
         Ok(name.as_str()?.to_owned())
+    }
+
+    /// How a person makes devices trust it.
+    ///
+    /// # Errors
+    ///
+    /// When the certificate in the data folder has no name.
+    pub fn instructions(&self, folder: &DataFolder) -> Result<Instructions> {
+        Ok(Instructions {
+            name: self.name()?,
+            certificate: folder.file(CERTIFICATE_DER),
+            profile: folder.file(MOBILECONFIG),
+        })
     }
 
     /// The root certificate that devices must trust.

@@ -1,0 +1,356 @@
+//! The command line: what can be asked of the program, and the help that teaches it.
+//!
+//! Every flag can be given as an environment variable too; a test holds them to it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use iothub::{DeviceId, HubName};
+use rustls_pki_types::{DnsName, ServerName};
+
+use crate::logs;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tombolo",
+    version,
+    about = "An HTTPS gateway to Azure IoT Hub for devices that speak nothing else",
+    long_about = "Tombolo holds a real MQTT session to Azure IoT Hub for every device that can only speak HTTPS (a watch, \
+                  a web page, a box behind a strict proxy) and gives that device the whole IoT Hub device API over plain \
+                  HTTPS: telemetry, cloud-to-device messages, device twin, direct methods.",
+    after_help = "Start here:\n  \
+                  tombolo dev          gateway and local IoT Hub on this machine, with lines to try\n  \
+                  tombolo help dev     what it can do\n\n\
+                  Every flag has an environment variable of its own, named in the command's --help.\n\
+                  Exit codes: 0 done, 1 failed, 2 the command line or the configuration is wrong.",
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be asked of the program.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run gateway and local IoT Hub on this machine, ready to try
+    #[cfg(feature = "emulator")]
+    #[command(long_about = DEV)]
+    Dev(DevArgs),
+    /// Run the gateway
+    #[command(long_about = SERVE)]
+    Serve(ServeArgs),
+    /// Run the local IoT Hub alone
+    #[cfg(feature = "emulator")]
+    #[command(long_about = EMULATOR)]
+    Emulator(EmulatorArgs),
+    /// Make, list and revoke the tokens with which devices speak to the gateway
+    #[command(long_about = TOKEN)]
+    Token(TokenArgs),
+}
+
+/// `tombolo dev`
+#[cfg(feature = "emulator")]
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                  tombolo dev\n  \
+                  tombolo dev --host my-mac.local         for a watch or a phone in the same network\n  \
+                  tombolo dev --gateway-port 18443        if port 8443 is taken\n  \
+                  tombolo dev --log info                  to see what happens")]
+pub struct DevArgs {
+    /// Folder for certificates and secrets; made if it is not there
+    #[arg(long, env = "TOMBOLO_DATA", value_name = "DIR", default_value = DATA)]
+    pub data: PathBuf,
+    /// Name under which devices in the local network reach this machine, for example my-mac.local
+    #[arg(long, env = "TOMBOLO_HOST", value_name = "NAME", value_parser = host)]
+    pub host: Option<DnsName<'static>>,
+    /// The sample device
+    #[arg(
+        long,
+        env = "TOMBOLO_DEVICE",
+        value_name = "ID",
+        default_value = "my-watch"
+    )]
+    pub device: DeviceId,
+    /// Port of the gateway's device API
+    #[arg(
+        long,
+        env = "TOMBOLO_GATEWAY_PORT",
+        value_name = "PORT",
+        default_value_t = 8443
+    )]
+    pub gateway_port: u16,
+    /// Port of the gateway's admin API and metrics
+    #[arg(
+        long,
+        env = "TOMBOLO_ADMIN_PORT",
+        value_name = "PORT",
+        default_value_t = 8444
+    )]
+    pub admin_port: u16,
+    /// Where the local IoT Hub listens.
+    #[command(flatten)]
+    pub hub: HubPorts,
+    /// What is logged.
+    #[command(flatten)]
+    pub logs: LogArgs,
+}
+
+/// `tombolo emulator`
+#[cfg(feature = "emulator")]
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                  tombolo emulator\n  \
+                  tombolo emulator --device sensor-1 --device sensor-2")]
+pub struct EmulatorArgs {
+    /// Folder for certificates and secrets; made if it is not there
+    #[arg(long, env = "TOMBOLO_DATA", value_name = "DIR", default_value = DATA)]
+    pub data: PathBuf,
+    /// Host name of the hub; names below .localhost and .local need no trust of their own
+    #[arg(long, env = "TOMBOLO_HUB_NAME", value_name = "NAME", default_value = HUB_NAME)]
+    pub hub_name: HubName,
+    /// A device to begin with; may be given several times (in the variable: with commas between)
+    #[arg(
+        long,
+        env = "TOMBOLO_DEVICE",
+        value_name = "ID",
+        value_delimiter = ',',
+        default_value = "my-watch"
+    )]
+    pub device: Vec<DeviceId>,
+    /// Where the local IoT Hub listens.
+    #[command(flatten)]
+    pub ports: HubPorts,
+    /// What is logged.
+    #[command(flatten)]
+    pub logs: LogArgs,
+}
+
+/// Where the local IoT Hub listens.
+#[cfg(feature = "emulator")]
+#[derive(Debug, Args)]
+pub struct HubPorts {
+    /// Port of the local IoT Hub for devices (MQTT over TLS)
+    #[arg(
+        long,
+        env = "TOMBOLO_HUB_MQTT_PORT",
+        value_name = "PORT",
+        default_value_t = 8883
+    )]
+    pub hub_mqtt_port: u16,
+    /// Port of the local IoT Hub's service API (HTTPS)
+    #[arg(
+        long,
+        env = "TOMBOLO_HUB_HTTPS_PORT",
+        value_name = "PORT",
+        default_value_t = 9443
+    )]
+    pub hub_https_port: u16,
+}
+
+/// `tombolo serve`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                  tombolo serve --config tombolo.toml --check-config      is it right?\n  \
+                  tombolo serve --config tombolo.toml --dump-config       what will be in force?\n  \
+                  tombolo serve --config tombolo.toml")]
+pub struct ServeArgs {
+    /// The configuration file (TOML)
+    #[arg(long, env = "TOMBOLO_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Lay a value over the file; may be given several times (in the environment: TOMBOLO__FRONT__LISTEN=...)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Read the configuration, name every mistake, and stop
+    #[arg(long, env = "TOMBOLO_CHECK_CONFIG")]
+    pub check_config: bool,
+    /// Print the configuration as it would be in force, secrets masked, and stop
+    #[arg(long, env = "TOMBOLO_DUMP_CONFIG")]
+    pub dump_config: bool,
+    /// What is logged.
+    #[command(flatten)]
+    pub logs: LogArgs,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, Args)]
+pub struct LogArgs {
+    /// What is logged: error, warn, info, debug, trace, or by part: warn,tombolo_upstream=debug
+    #[arg(long, env = "TOMBOLO_LOG", value_name = "FILTER")]
+    pub log: Option<logs::Filter>,
+    /// Form of the log lines
+    #[arg(long, env = "TOMBOLO_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<logs::Format>,
+}
+
+/// `tombolo token`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                  tombolo token create --device my-watch\n  \
+                  tombolo token list --device my-watch\n  \
+                  tombolo token revoke --device my-watch 3f9a1c")]
+pub struct TokenArgs {
+    /// What to do with tokens.
+    #[command(subcommand)]
+    pub command: TokenCommand,
+    /// Which gateway is asked.
+    #[command(flatten)]
+    pub admin: AdminArgs,
+}
+
+/// What can be done with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it
+    Create {
+        /// Whom it speaks for.
+        #[command(flatten)]
+        device: DeviceArgs,
+        /// Days until it ends; for ever if not given
+        #[arg(long, env = "TOMBOLO_TOKEN_DAYS", value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: Option<u32>,
+    },
+    /// List the tokens of a device; the tokens themselves are not kept
+    List {
+        /// Whose.
+        #[command(flatten)]
+        device: DeviceArgs,
+    },
+    /// Revoke a token at once
+    Revoke {
+        /// Whose.
+        #[command(flatten)]
+        device: DeviceArgs,
+        /// The token's id, as create and list print it
+        #[arg(env = "TOMBOLO_TOKEN_ID", value_name = "TOKEN-ID")]
+        id: String,
+    },
+}
+
+/// Which device.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// The device
+    #[arg(long, env = "TOMBOLO_DEVICE", value_name = "ID")]
+    pub device: DeviceId,
+}
+
+/// How to reach the admin API of a gateway that runs.
+#[derive(Debug, Args)]
+pub struct AdminArgs {
+    /// Address of the gateway's admin API
+    #[arg(
+        long,
+        env = "TOMBOLO_ADMIN",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8444",
+        global = true
+    )]
+    pub admin: String,
+    /// File with the token of the admin API
+    #[arg(
+        long,
+        env = "TOMBOLO_ADMIN_TOKEN_FILE",
+        value_name = "FILE",
+        default_value = "./tombolo-data/admin.token",
+        global = true
+    )]
+    pub admin_token_file: PathBuf,
+}
+
+impl LogArgs {
+    /// The configuration of logs with the flags laid over it.
+    #[must_use]
+    pub fn over(self, config: logs::Config) -> logs::Config {
+        logs::Config {
+            filter: self.log.unwrap_or(config.filter),
+            format: self.log_format.unwrap_or(config.format),
+        }
+    }
+}
+
+/// App Transport Security covers addresses too since watchOS 10, so a device would refuse one.
+fn host(text: &str) -> Result<DnsName<'static>, &'static str> {
+    match ServerName::try_from(text.to_owned()) {
+        Ok(ServerName::DnsName(name)) => Ok(name.to_lowercase_owned()),
+        Ok(_) => Err(
+            "an address will not do: watches and phones take a name only, for example my-mac.local",
+        ),
+        Err(_) => Err("a name is wanted, without scheme and port, for example my-mac.local"),
+    }
+}
+
+#[cfg(feature = "emulator")]
+const DEV: &str = "Runs the gateway and a local IoT Hub in one process, needs nothing else, and sends a first message \
+    through both. Then it prints curl lines, each of which works as printed.\n\n\
+    Certificates and random secrets are made once and kept in the data folder. Everything listens on \
+    loopback; with --host, the gateway's device API alone listens on the local network too, under that name.";
+
+const SERVE: &str = "Runs the gateway. What it listens on, which hub and which devices it serves come from the configuration \
+    file; docs/tombolo.example.toml explains every key.\n\n\
+    A value can be laid over the file: TOMBOLO__FRONT__LISTEN=... in the environment, or --set front.listen=... \
+    on the command line, which wins. Values are written as in TOML; plain text needs no quotes.";
+
+#[cfg(feature = "emulator")]
+const EMULATOR: &str = "Runs the local IoT Hub alone, for the tests of a back end or for Azure's own SDKs: the real hub's rules, \
+    no cloud. It listens on loopback. Devices, twins and messages are kept in memory; certificates and keys \
+    in the data folder.";
+
+const TOKEN: &str = "Makes, lists and revokes the tokens with which devices speak to the gateway. It asks the admin API of a \
+    gateway that runs; a token is shown once, when it is made.";
+
+const DATA: &str = "./tombolo-data";
+/// Below `.localhost`, so that it is on this machine wherever it is resolved (RFC 6761, 6.3), and no name of the gateway.
+#[cfg(feature = "emulator")]
+pub const HUB_NAME: &str = "tombolo-hub.localhost";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_has_a_variable_of_the_same_name() {
+        fn visit(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let Some(flag) = argument.get_long() else {
+                    continue;
+                };
+                // Of `--set`, the counterpart is one variable for each key.
+                if ["help", "version", "set", "days"].contains(&flag) {
+                    continue;
+                }
+                let expected = format!("TOMBOLO_{}", flag.to_uppercase().replace('-', "_"));
+                assert_eq!(argument.get_env().unwrap(), expected.as_str(), "--{flag}");
+            }
+            command.get_subcommands().for_each(visit);
+        }
+        visit(&Cli::command());
+    }
+
+    #[test]
+    fn a_host_is_a_name() {
+        assert_eq!(host("My-Mac.local").unwrap().as_ref(), "my-mac.local");
+        assert!(host("192.168.1.5").unwrap_err().contains("address"));
+        for bad in ["https://my-mac.local", "my-mac.local:8443", "", "*.local"] {
+            assert!(host(bad).unwrap_err().contains("without scheme"), "{bad}");
+        }
+    }
+
+    #[cfg(feature = "emulator")]
+    #[test]
+    fn a_wrong_value_names_its_flag() {
+        let refused = Cli::try_parse_from(["tombolo", "dev", "--device", "a/b"]).unwrap_err();
+        assert_eq!(refused.exit_code(), 2);
+        assert!(refused.to_string().contains("--device <ID>"), "{refused}");
+    }
+}

@@ -1,0 +1,83 @@
+//! What to say when an address can not be listened on: which one, and what changes it.
+
+use std::io;
+use std::net::SocketAddr;
+
+use anyhow::anyhow;
+
+/// An address that the program was told to listen on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    /// What listens there, for example "the gateway's device API".
+    pub what: &'static str,
+    /// What changes it, for example "--gateway-port PORT (TOMBOLO_GATEWAY_PORT)".
+    pub changed_by: &'static str,
+}
+
+/// The gateway's device API of `dev`.
+pub const GATEWAY: Listener = Listener {
+    what: "the gateway's device API",
+    changed_by: "--gateway-port PORT (TOMBOLO_GATEWAY_PORT)",
+};
+/// The gateway's admin API of `dev`.
+pub const ADMIN: Listener = Listener {
+    what: "the gateway's admin API",
+    changed_by: "--admin-port PORT (TOMBOLO_ADMIN_PORT)",
+};
+/// The local IoT Hub for devices.
+pub const HUB_MQTT: Listener = Listener {
+    what: "the local IoT Hub (MQTT)",
+    changed_by: "--hub-mqtt-port PORT (TOMBOLO_HUB_MQTT_PORT)",
+};
+/// The local IoT Hub's service API.
+pub const HUB_HTTPS: Listener = Listener {
+    what: "the local IoT Hub's service API",
+    changed_by: "--hub-https-port PORT (TOMBOLO_HUB_HTTPS_PORT)",
+};
+
+impl Listener {
+    /// Why the program can not listen there, and what to do.
+    #[must_use]
+    pub fn refused(self, address: SocketAddr, error: &io::Error) -> anyhow::Error {
+        let Self { what, changed_by } = self;
+        let port = address.port();
+        let kind = error.kind();
+        if kind == io::ErrorKind::AddrInUse {
+            anyhow!(
+                "port {port} for {what} is taken by another program: stop that one, or choose another port with \
+                 {changed_by}"
+            )
+        } else if kind == io::ErrorKind::PermissionDenied {
+            anyhow!(
+                "port {port} for {what} is kept for privileged programs: choose one from 1024 up with {changed_by}"
+            )
+        } else if kind == io::ErrorKind::AddrNotAvailable {
+            anyhow!(
+                "{what} can not listen on {address}, which is no address of this machine: choose another with \
+                 {changed_by}"
+            )
+        } else {
+            anyhow!("{what} can not listen on {address}: {error}; {changed_by} changes it")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_taken_port_is_named_with_what_changes_it() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = TcpListener::bind(address).unwrap_err();
+        let text = GATEWAY.refused(address, &error).to_string();
+        assert!(text.contains(&format!("port {}", address.port())), "{text}");
+        assert!(
+            text.contains("--gateway-port") && text.contains("TOMBOLO_GATEWAY_PORT"),
+            "{text}"
+        );
+    }
+}
