@@ -1,0 +1,104 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+use crate::{Config, RefusalReason};
+
+/// Exponential back-off with full jitter: any time between zero and `base` doubled with every attempt, up to `cap`.
+///
+/// Full jitter spreads ten thousand sessions that lost the same hub evenly, which equal or half-random waits do not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Backoff {
+    /// Longest wait before the first attempt.
+    pub base: Duration,
+    /// Longest wait before any attempt.
+    pub cap: Duration,
+}
+
+impl Backoff {
+    /// The wait before attempt number `attempt`, counted from 0.
+    pub(crate) fn delay(&self, attempt: u32, rng: &mut fastrand::Rng) -> Duration {
+        let ceiling = self
+            .base
+            .saturating_mul(2_u32.saturating_pow(attempt))
+            .min(self.cap);
+        ceiling.mul_f64(rng.f64())
+    }
+}
+
+/// How often in a row something went wrong. That a connection could not be made, that the hub refused it and that it
+/// was lost are different questions, so each has its own count.
+#[derive(Default)]
+pub(crate) struct Attempts {
+    connect: u32,
+    refusal: u32,
+    loss: u32,
+}
+
+impl Attempts {
+    /// The hub accepted a connection. That says nothing about how long it will last.
+    pub(crate) fn on_accepted(&mut self) {
+        self.connect = 0;
+        self.refusal = 0;
+    }
+
+    pub(crate) fn after_connect_failure(
+        &mut self,
+        config: &Config,
+        rng: &mut fastrand::Rng,
+    ) -> Duration {
+        wait(&mut self.connect, config.connect_backoff, rng)
+    }
+
+    pub(crate) fn after_refusal(
+        &mut self,
+        reason: RefusalReason,
+        config: &Config,
+        rng: &mut fastrand::Rng,
+    ) -> Duration {
+        match reason {
+            RefusalReason::Unavailable => self.after_connect_failure(config, rng),
+            RefusalReason::Credentials | RefusalReason::Protocol => {
+                wait(&mut self.refusal, config.refusal_backoff, rng)
+            }
+        }
+    }
+
+    pub(crate) fn after_loss(
+        &mut self,
+        lasted: Duration,
+        config: &Config,
+        rng: &mut fastrand::Rng,
+    ) -> Duration {
+        if lasted >= config.stable_after {
+            self.loss = 0;
+        }
+        wait(&mut self.loss, config.loss_backoff, rng)
+    }
+}
+
+fn wait(attempt: &mut u32, backoff: Backoff, rng: &mut fastrand::Rng) -> Duration {
+    let delay = backoff.delay(*attempt, rng);
+    *attempt = attempt.saturating_add(1);
+    delay
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ceiling_doubles_up_to_the_cap() {
+        let backoff = Backoff {
+            base: Duration::from_secs(1),
+            cap: Duration::from_secs(10),
+        };
+        let mut rng = fastrand::Rng::with_seed(7);
+        for (attempt, ceiling) in [(0, 1), (1, 2), (3, 8), (4, 10), (u32::MAX, 10)] {
+            let longest = (0..2000).map(|_| backoff.delay(attempt, &mut rng)).max();
+            let longest = longest.expect("two thousand draws").as_secs_f64();
+            let ceiling = f64::from(ceiling);
+            assert!(longest <= ceiling && longest > 0.98 * ceiling, "{longest}");
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Leaving a connection in order.
+//!
+//! ```text
+//! Serving ──▶ Draining ──in flight is answered──▶ Farewell ──UNSUBACK──▶ DISCONNECT
+//!    ▲            │                                  (both at the latest after a time-out)
+//!    └── stay ────┘
+//! ```
+//!
+//! Nothing new is sent meanwhile. The method subscription is taken back last before DISCONNECT, because the hub would
+//! remember it and offer methods to a device that is away, and during a renewal it is missed for as short as possible.
+
+use std::time::Instant;
+
+use super::{Online, Subscriptions};
+use crate::{LossReason, lasting::Lasting, session::Credentials, wire};
+
+/// Whether a connection serves or is being left.
+pub(super) enum Phase {
+    Serving,
+    Leaving {
+        why: Leave,
+        stage: Stage,
+        deadline: Instant,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Draining,
+    Farewell,
+}
+
+/// Why a connection is left.
+pub(crate) enum Leave {
+    Close,
+    Reconnect,
+    Renew(Credentials),
+}
+
+/// What becomes of credentials that get old.
+#[derive(Clone, Copy)]
+pub(super) enum Renewal {
+    /// A second socket is asked for then, if ever.
+    Due(Option<Instant>),
+    /// The driver opens it.
+    AwaitSocket,
+}
+
+impl Online {
+    pub(super) const fn is_serving(&self) -> bool {
+        matches!(self.phase, Phase::Serving)
+    }
+
+    /// Whether a second socket is asked for.
+    pub(crate) const fn awaits_socket(&self) -> bool {
+        matches!(self.renewal, Renewal::AwaitSocket)
+    }
+
+    /// The second socket is there. If the connection is being left for another reason, the socket is not used.
+    pub(crate) fn renew(
+        &mut self,
+        credentials: Credentials,
+        lasting: &mut Lasting,
+        now: Instant,
+    ) -> Result<(), LossReason> {
+        self.renewal = Renewal::Due(Some(now));
+        if !self.is_serving() {
+            return Ok(());
+        }
+        self.leave(Leave::Renew(credentials), lasting, now)
+    }
+
+    /// There is no second socket.
+    pub(crate) const fn postpone_renewal(&mut self, until: Instant) {
+        self.renewal = Renewal::Due(Some(until));
+    }
+
+    /// Begins an orderly end; a later reason takes the place of an earlier one.
+    pub(crate) fn leave(
+        &mut self,
+        reason: Leave,
+        lasting: &mut Lasting,
+        now: Instant,
+    ) -> Result<(), LossReason> {
+        match &mut self.phase {
+            Phase::Leaving { why, .. } => *why = reason,
+            Phase::Serving => {
+                self.phase = Phase::Leaving {
+                    why: reason,
+                    stage: Stage::Draining,
+                    deadline: now + lasting.config.drain_timeout,
+                };
+            }
+        }
+        self.advance_leaving(lasting, now)
+    }
+
+    /// The session is wanted again: goes on to serve if the hub cannot have noticed.
+    pub(crate) fn stay(&mut self, lasting: &mut Lasting, now: Instant) {
+        if let Phase::Leaving {
+            why: Leave::Close,
+            stage: Stage::Draining,
+            ..
+        } = self.phase
+        {
+            self.phase = Phase::Serving;
+            self.serve(lasting, now);
+        }
+    }
+
+    pub(super) fn advance_leaving(
+        &mut self,
+        lasting: &mut Lasting,
+        now: Instant,
+    ) -> Result<(), LossReason> {
+        let Phase::Leaving {
+            why,
+            stage,
+            deadline,
+        } = &mut self.phase
+        else {
+            return Ok(());
+        };
+        let reason = match why {
+            Leave::Close => LossReason::Closed,
+            Leave::Reconnect => LossReason::Reconnected,
+            Leave::Renew(_) => LossReason::Renewed,
+        };
+        let is_late = *deadline <= now;
+        let is_over = match stage {
+            Stage::Draining => {
+                let is_drained = lasting.telemetry.oldest().is_none()
+                    && lasting.twin.oldest().is_none()
+                    && self.answers.oldest().is_none();
+                if !is_drained && !is_late {
+                    return Ok(());
+                }
+                *stage = Stage::Farewell;
+                *deadline = now + lasting.config.farewell_timeout;
+                let farewell = Subscriptions {
+                    methods: false,
+                    ..self.subscribed.current()
+                };
+                self.subscribe(farewell, lasting, now);
+                false
+            }
+            Stage::Farewell => is_late,
+        };
+        let is_answered = self.subscribed.oldest().is_none() && self.answers.oldest().is_none();
+        if is_over || is_answered {
+            wire::disconnect(lasting.out.packets(now));
+            return Err(reason);
+        }
+        Ok(())
+    }
+}
