@@ -72,7 +72,7 @@ pub struct DevArgs {
         long,
         env = "TOMBOLO_DEVICE",
         value_name = "ID",
-        default_value = "my-watch"
+        default_value = "watch-1"
     )]
     pub device: DeviceId,
     /// Port of the gateway's device API
@@ -118,7 +118,7 @@ pub struct EmulatorArgs {
         env = "TOMBOLO_DEVICE",
         value_name = "ID",
         value_delimiter = ',',
-        default_value = "my-watch"
+        default_value = "watch-1"
     )]
     pub device: Vec<DeviceId>,
     /// Where the local IoT Hub listens.
@@ -189,9 +189,9 @@ pub struct LogArgs {
 /// `tombolo token`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-                  tombolo token create --device my-watch\n  \
-                  tombolo token list --device my-watch\n  \
-                  tombolo token revoke --device my-watch 3f9a1c")]
+                  tombolo token create --device watch-1\n  \
+                  tombolo token list --device watch-1\n  \
+                  tombolo token revoke --device watch-1 3f9a1c")]
 pub struct TokenArgs {
     /// What to do with tokens.
     #[command(subcommand)]
