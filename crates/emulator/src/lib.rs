@@ -1,1 +1,3 @@
 //! An IoT Hub for development, with the real one's rules.
+
+pub mod hub;

@@ -1,0 +1,278 @@
+//! The hub itself, as a state machine: no socket, no clock, no task, no global random.
+//!
+//! ```text
+//!            accept / handle_input / handle_closed / handle_timeout
+//!  sockets ──────────────────────────────────────────────────────▶ ┌─────┐ ◀── service operations
+//!          ◀────────────────────────────────────────────────────── │ Hub │      (devices, twins, messages,
+//!            poll_output: Transmit, Close, MethodDone               └─────┘       methods, faults, ...)
+//! ```
+//!
+//! One file per concern: [`registry`](self) keeps identities, `session` what a device has subscribed, `connection` and
+//! `connect` speak MQTT 3.1.1, `telemetry`, `messages`, `twin` and `methods` are the four things that a hub does, `faults`
+//! makes it do them wrong on purpose.
+//!
+//! Each rule names the text that it imitates: "the MQTT page" is Microsoft's "Communicate with an IoT hub using the MQTT
+//! protocol"; other pages, SDKs and issues are named in full. Where Microsoft says nothing, the comment says that too.
+//!
+//! Of `mqtt-protocol-core` the packets are used and not its `Connection`: that one answers, stores and resends by
+//! itself, takes a PUBLISH before CONNECT, and closes on a PUBACK that the hub would ignore.
+
+mod access;
+mod clock;
+mod connect;
+mod connection;
+mod error;
+mod faults;
+mod feedback;
+mod messages;
+mod methods;
+mod packet;
+mod queue;
+mod random;
+mod registry;
+mod session;
+mod telemetry;
+mod timers;
+mod twin;
+mod twin_requests;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use iothub::{DeviceId, HubName, MethodResponse, limits};
+
+pub use access::{Policy, Right};
+pub use clock::Now;
+pub use connection::{CloseReason, Malformed};
+pub use error::{Error, IfMatch};
+pub use faults::{ConnectRefusal, Fault, FaultId, FaultRule};
+pub use feedback::{FeedbackRecord, FeedbackStatus};
+pub use messages::SentMessage;
+pub use methods::{CallId, MethodCall};
+pub use random::Random;
+pub use registry::{DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus, Statistics};
+pub use telemetry::{AuthScope, TelemetryPage, TelemetryRecord};
+pub use twin::TwinChange;
+
+use connection::Connection;
+use faults::Faults;
+use feedback::FeedbackLog;
+use methods::Call;
+use registry::Device;
+use telemetry::TelemetryLog;
+use timers::{Timer, Timers};
+
+/// An IoT Hub.
+///
+/// # How to run it
+///
+/// After every call that takes `now`, take all of [`Hub::poll_output`], in order: a `Transmit` is to be written, a
+/// `Close` closes the connection after what was written before it, a `MethodDone` is the end of a method that
+/// [`Hub::invoke_method`] began. Then arm one timer for [`Hub::poll_timeout`] and call [`Hub::handle_timeout`] when it
+/// fires; early, late or twice is harmless.
+///
+/// A connection begins with [`Hub::accept`] and ends once: by a `Close` that the hub gives, or by
+/// [`Hub::handle_closed`]. Calls with the id of an ended connection do nothing.
+pub struct Hub {
+    config: Config,
+    random: Random,
+    devices: BTreeMap<DeviceId, Device>,
+    connections: HashMap<ConnectionId, Connection>,
+    next_connection: u64,
+    calls: BTreeMap<CallId, Call>,
+    next_call: u64,
+    telemetry: TelemetryLog,
+    feedback: FeedbackLog,
+    faults: Faults,
+    timers: Timers,
+    outputs: Outputs,
+}
+
+/// What a hub is made with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The hub's host name: devices and tokens must name it.
+    pub name: HubName,
+    /// Shared access policies; [`Policy::defaults`] makes the five of a fresh hub.
+    pub policies: Vec<Policy>,
+    /// How long after its `se` a token is still taken, and a connection that it opened is kept. Microsoft's SDK issues
+    /// report 5 min on HTTPS and about 10 min on MQTT (azure-iot-sdk-c 163); zero makes expiry sharp.
+    pub token_grace: Duration,
+    /// How long a connection may be silent before its CONNECT. EdgeHub waits 60 s.
+    pub connect_timeout: Duration,
+    /// Life of a cloud-to-device message whose sender set no expiry: 1 h ("Understand cloud-to-device messaging").
+    pub cloud_message_ttl: Duration,
+    /// Delivery count at which a message becomes a dead letter: 10 ("Understand cloud-to-device messaging").
+    pub cloud_message_deliveries: u32,
+    /// Whether a delivery that a lost connection cut short raises the delivery count. EdgeHub's documentation says that it
+    /// is treated as an abandon; "Understand cloud-to-device messaging" says that only an explicit abandon counts, which
+    /// is the default.
+    pub count_lost_deliveries: bool,
+    /// Telemetry records that are kept for readers; the oldest go first.
+    pub telemetry_records: usize,
+    /// Bytes of the telemetry that is kept; the oldest go first.
+    pub telemetry_bytes: usize,
+    /// Feedback records that are kept; the oldest go first.
+    pub feedback_records: usize,
+    /// Direct methods of one device that may wait for an answer; more get 403800. Microsoft names the error, not the
+    /// number.
+    pub methods_in_flight: usize,
+}
+
+impl Config {
+    /// The defaults, for a hub of this name.
+    #[must_use]
+    pub fn new(name: HubName, policies: Vec<Policy>) -> Self {
+        Self {
+            name,
+            policies,
+            token_grace: Duration::from_secs(limits::TOKEN_GRACE_S),
+            connect_timeout: Duration::from_secs(60),
+            cloud_message_ttl: Duration::from_secs(limits::CLOUD_MESSAGE_TTL_S),
+            cloud_message_deliveries: limits::CLOUD_MESSAGE_DELIVERIES,
+            count_lost_deliveries: false,
+            telemetry_records: 10_000,
+            telemetry_bytes: 64 * 1024 * 1024,
+            feedback_records: 1_000,
+            methods_in_flight: 100,
+        }
+    }
+}
+
+/// Names one connection for as long as the hub lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(u64);
+
+/// What the hub wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Write these bytes.
+    Transmit {
+        /// Where.
+        connection: ConnectionId,
+        /// One or more whole packets.
+        bytes: Vec<u8>,
+    },
+    /// Close the connection once everything before this is written. The hub has forgotten it already.
+    Close {
+        /// Which.
+        connection: ConnectionId,
+        /// For logs: MQTT 3.1.1 has no way to tell the device.
+        reason: CloseReason,
+    },
+    /// A direct method has its answer, or will not get one.
+    MethodDone {
+        /// What [`Hub::invoke_method`] returned.
+        call: CallId,
+        /// What the caller gets.
+        result: Result<MethodResponse, Error>,
+    },
+}
+
+impl Hub {
+    /// A hub without devices.
+    #[must_use]
+    pub fn new(config: Config, random: Random) -> Self {
+        Self {
+            telemetry: TelemetryLog::new(config.telemetry_records, config.telemetry_bytes),
+            feedback: FeedbackLog::new(config.feedback_records),
+            config,
+            random,
+            devices: BTreeMap::new(),
+            connections: HashMap::new(),
+            next_connection: 0,
+            calls: BTreeMap::new(),
+            next_call: 0,
+            faults: Faults::default(),
+            timers: Timers::default(),
+            outputs: Outputs::default(),
+        }
+    }
+
+    /// A connection was opened towards the hub.
+    pub fn accept(&mut self, now: Now) -> ConnectionId {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let deadline = now.at + self.config.connect_timeout;
+        self.connections.insert(id, Connection::new(deadline, now));
+        self.schedule_connection(id, now);
+        id
+    }
+
+    /// Bytes came in on a connection, cut anywhere.
+    pub fn handle_input(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
+        self.receive(id, bytes, now);
+        self.schedule_connection(id, now);
+    }
+
+    /// The connection is gone: the device closed it, or the network did. The device's will is published.
+    pub fn handle_closed(&mut self, id: ConnectionId, now: Now) {
+        self.detach(id, &CloseReason::Peer, now);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Connection(id) => self.on_connection_timer(id, now),
+                Timer::Messages(device) => self.expire_messages(&device, now),
+                Timer::Call(call) => self.on_call_timer(call, now),
+            }
+        }
+    }
+
+    /// When [`Hub::handle_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.0.pop_front()
+    }
+
+    /// The hub's name.
+    #[must_use]
+    pub const fn name(&self) -> &HubName {
+        &self.config.name
+    }
+
+    /// The shared access policies.
+    #[must_use]
+    pub fn policies(&self) -> &[Policy] {
+        &self.config.policies
+    }
+}
+
+/// What waits for [`Hub::poll_output`].
+#[derive(Default)]
+struct Outputs(VecDeque<Output>);
+
+impl Outputs {
+    /// Queues packets; those that follow each other on one connection become one write.
+    fn transmit(&mut self, connection: ConnectionId, mut packet: Vec<u8>) {
+        if let Some(Output::Transmit {
+            connection: last,
+            bytes,
+        }) = self.0.back_mut()
+            && *last == connection
+        {
+            bytes.append(&mut packet);
+            return;
+        }
+        self.0.push_back(Output::Transmit {
+            connection,
+            bytes: packet,
+        });
+    }
+
+    fn push(&mut self, output: Output) {
+        self.0.push_back(output);
+    }
+}

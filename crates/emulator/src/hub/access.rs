@@ -1,0 +1,176 @@
+//! Who may do what: shared access policies and device keys ("Control access to IoT Hub with shared access signatures").
+
+use iothub::{
+    ErrorCode, Identity, Timestamp,
+    sas::{self, Key, Token},
+};
+
+use super::{AuthScope, DeviceStatus, Error, Hub, Now, Random};
+
+/// A right that a policy grants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Right {
+    /// Read identities.
+    RegistryRead,
+    /// Create, change and delete identities.
+    RegistryWrite,
+    /// Twins, methods, cloud-to-device messages, telemetry.
+    ServiceConnect,
+    /// Connect as any device.
+    DeviceConnect,
+}
+
+/// A shared access policy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// What a token names as `skn`.
+    pub name: String,
+    /// What it grants.
+    pub rights: Vec<Right>,
+    /// One of two keys; either signs.
+    pub primary: Key,
+    /// The other.
+    pub secondary: Key,
+}
+
+/// Proof that a device may connect.
+pub(super) struct DeviceAccess {
+    pub(super) scope: AuthScope,
+    pub(super) expires_at: Timestamp,
+}
+
+/// Why a device may not connect: for the hub's log. The device is never told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Denied {
+    #[error("no such device")]
+    UnknownDevice,
+    #[error("the device is disabled")]
+    Disabled,
+    #[error("the password is no shared access signature")]
+    NoToken,
+    #[error("the token has expired")]
+    Expired,
+    #[error("the token names another resource")]
+    OtherResource,
+    #[error("the token names no policy that may connect devices")]
+    Policy,
+    #[error("the signature is wrong")]
+    Signature,
+}
+
+impl Policy {
+    /// The five policies of a fresh hub, with keys of their own.
+    #[must_use]
+    pub fn defaults(random: &mut Random) -> Vec<Self> {
+        use Right::{DeviceConnect, RegistryRead, RegistryWrite, ServiceConnect};
+        let all = [RegistryRead, RegistryWrite, ServiceConnect, DeviceConnect];
+        let grants: [(&str, &[Right]); 5] = [
+            ("iothubowner", &all),
+            ("service", &[ServiceConnect]),
+            ("device", &[DeviceConnect]),
+            ("registryRead", &[RegistryRead]),
+            ("registryReadWrite", &[RegistryRead, RegistryWrite]),
+        ];
+        grants
+            .map(|(name, rights)| Self {
+                name: name.to_owned(),
+                rights: rights.to_vec(),
+                primary: random.key(),
+                secondary: random.key(),
+            })
+            .into()
+    }
+
+    fn has_signed(&self, token: &Token) -> bool {
+        token.is_signed_by(&self.primary) | token.is_signed_by(&self.secondary)
+    }
+}
+
+impl Hub {
+    /// Judges the `Authorization` header of a service request.
+    ///
+    /// A service token names the host of its connection string, which need not be the hub's name (`localhost` works with
+    /// Microsoft's SDKs); `hosts` are the names that this hub is reached by.
+    ///
+    /// # Errors
+    ///
+    /// Always the same one: unknown policy, wrong signature, expired and lacking right are not told apart.
+    pub fn authorize_service(
+        &self,
+        header: &str,
+        right: Right,
+        hosts: &[String],
+        now: Now,
+    ) -> Result<(), Error> {
+        let is_granted = Token::parse(header).is_ok_and(|token| {
+            let hub = sas::service_resource(&self.config.name);
+            let names_us = token.covers(&hub) || hosts.iter().any(|host| token.covers(host));
+            let policy = token.policy().and_then(|name| self.policy(name));
+            names_us
+                && !self.has_expired(token.expires_at(), now)
+                && policy.is_some_and(|p| p.rights.contains(&right) && p.has_signed(&token))
+        });
+        if is_granted {
+            Ok(())
+        } else {
+            Err(Error::new(
+                ErrorCode::IotHubUnauthorizedAccess,
+                "Unauthorized",
+            ))
+        }
+    }
+
+    /// Judges the password of a CONNECT.
+    pub(super) fn authorize_device(
+        &self,
+        identity: &Identity,
+        password: &str,
+        now: Now,
+    ) -> Result<DeviceAccess, Denied> {
+        let device = self
+            .devices
+            .get(identity.device_id())
+            .filter(|_| identity.module_id().is_none())
+            .ok_or(Denied::UnknownDevice)?;
+        if device.status == DeviceStatus::Disabled {
+            return Err(Denied::Disabled);
+        }
+        let token = Token::parse(password).map_err(|_| Denied::NoToken)?;
+        if self.has_expired(token.expires_at(), now) {
+            return Err(Denied::Expired);
+        }
+        if !token.covers(&sas::resource(identity)) {
+            return Err(Denied::OtherResource);
+        }
+        let (is_signed, scope) = match token.policy() {
+            None => {
+                let keys = &device.keys;
+                let is_signed =
+                    token.is_signed_by(&keys.primary) | token.is_signed_by(&keys.secondary);
+                (is_signed, AuthScope::Device)
+            }
+            Some(name) => {
+                let policy = self
+                    .policy(name)
+                    .filter(|p| p.rights.contains(&Right::DeviceConnect))
+                    .ok_or(Denied::Policy)?;
+                (policy.has_signed(&token), AuthScope::Hub)
+            }
+        };
+        if !is_signed {
+            return Err(Denied::Signature);
+        }
+        Ok(DeviceAccess {
+            scope,
+            expires_at: token.expires_at(),
+        })
+    }
+
+    pub(super) fn has_expired(&self, expires_at: Timestamp, now: Now) -> bool {
+        expires_at.saturating_add(self.config.token_grace) <= now.utc
+    }
+
+    fn policy(&self, name: &str) -> Option<&Policy> {
+        self.config.policies.iter().find(|p| p.name == name)
+    }
+}

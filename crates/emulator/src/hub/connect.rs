@@ -1,0 +1,207 @@
+//! CONNECT: who is it, may it, and what did its last session leave.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use iothub::{Identity, Telemetry, connect::Username, limits, topic::ToHub};
+use mqtt_protocol_core::mqtt::{packet::Qos, result_code::ConnectReturnCode};
+
+use super::{
+    CloseReason, ConnectionId, Hub, Now,
+    access::DeviceAccess,
+    connection::Open,
+    methods::OpenCalls,
+    packet::{self, Connect, Publish},
+    session::Session,
+    telemetry::{self, Stamps},
+};
+
+/// A CONNECT that may be accepted.
+struct Admission {
+    username: Username,
+    access: DeviceAccess,
+}
+
+impl Hub {
+    pub(super) fn on_connect(
+        &mut self,
+        id: ConnectionId,
+        connect: Connect,
+        now: Now,
+    ) -> Result<(), CloseReason> {
+        let admission = match self.admit(&connect, now) {
+            Ok(admission) => admission,
+            // Unknown, disabled, expired, wrong: one and the same answer (azure-iot-sdk-c issues 373 and 928). For a
+            // disabled device 3 has been suspected as well (issue 2300).
+            Err(why) => return Err(self.refuse(id, ConnectReturnCode::NotAuthorized, &why)),
+        };
+        let identity = admission.username.identity.clone();
+        let device_id = identity.device_id().clone();
+        if let Some(code) = self.faults.on_connect(&device_id) {
+            return Err(self.refuse(id, code, "a fault asks for it"));
+        }
+        let will = connect
+            .will
+            .map(|will| parse_will(will, &identity))
+            .transpose()?;
+        let session_present = self.take_over(&identity, connect.is_clean, now)?;
+        self.outputs.transmit(
+            id,
+            packet::connack(ConnectReturnCode::Accepted, session_present),
+        );
+        let open = self.open(admission, connect.keep_alive_s, will, now)?;
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.open(open);
+        }
+        if let Some(device) = self.devices.get_mut(&device_id) {
+            device.connection = Some(id);
+        }
+        // Queued messages come right after CONNACK, before the client could SUBSCRIBE (freertos-samples issue 397).
+        self.deliver_messages(&device_id, now);
+        self.deliver_calls(&device_id, now);
+        Ok(())
+    }
+
+    /// Answers CONNECT with a code; the reason that is returned closes the connection.
+    pub(super) fn refuse(
+        &mut self,
+        id: ConnectionId,
+        code: ConnectReturnCode,
+        why: &str,
+    ) -> CloseReason {
+        self.outputs.transmit(id, packet::connack(code, false));
+        CloseReason::Refused {
+            code: code as u8,
+            why: why.to_owned(),
+        }
+    }
+
+    /// Client id, username and password ("Communicate with an IoT hub using the MQTT protocol", section on
+    /// authentication). The text of a refusal is for the hub's log.
+    fn admit(&self, connect: &Connect, now: Now) -> Result<Admission, String> {
+        let username = connect.username.as_deref().ok_or("no username")?;
+        let username = Username::parse(username).map_err(|error| error.to_string())?;
+        let identity = &username.identity;
+        // EdgeHub's DeviceIdentityProvider compares by code unit.
+        if connect.client_id != identity.client_id() {
+            return Err("the client id is not the identity in the username".to_owned());
+        }
+        if *identity.hub() != self.config.name {
+            return Err("the username names another hub".to_owned());
+        }
+        let password = connect.password.as_deref().ok_or("no password")?;
+        let access = self
+            .authorize_device(identity, password, now)
+            .map_err(|denied| denied.to_string())?;
+        Ok(Admission { username, access })
+    }
+
+    /// Ends an older connection of the same identity, and makes the session ready. Returns whether one was there.
+    fn take_over(
+        &mut self,
+        identity: &Identity,
+        is_clean: bool,
+        now: Now,
+    ) -> Result<bool, CloseReason> {
+        let device_id = identity.device_id();
+        let device = self
+            .devices
+            .get(device_id)
+            .ok_or(CloseReason::DeviceDeleted)?;
+        if let Some(older) = device.connection {
+            // 400027 ConnectionForcefullyClosedOnNewConnection; the MQTT page: the older connection is dropped.
+            self.close(older, CloseReason::TakenOver, now);
+        }
+        let device = self
+            .devices
+            .get_mut(device_id)
+            .ok_or(CloseReason::DeviceDeleted)?;
+        device.connection_updated_at = Some(now.utc);
+        match &mut device.session {
+            Some(session) if !is_clean => {
+                session.is_clean = false;
+                Ok(true)
+            }
+            // The queue stays on clean session 1: the MQTT page drops subscriptions only; Embedded C's documentation says
+            // that messages go as well.
+            session => {
+                *session = Some(Session::new(is_clean));
+                Ok(false)
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        admission: Admission,
+        keep_alive_s: u16,
+        will: Option<Telemetry>,
+        now: Now,
+    ) -> Result<Open, CloseReason> {
+        let Admission { username, access } = admission;
+        let device_id = username.identity.device_id();
+        let device = self
+            .devices
+            .get_mut(device_id)
+            .ok_or(CloseReason::DeviceDeleted)?;
+        let model_id: Option<Arc<str>> = username.model_id.map(Into::into);
+        if let Some(model_id) = &model_id {
+            device.twin.announce_model(model_id);
+        }
+        let hold = self.faults.on_connected(device_id);
+        Ok(Open {
+            stamps: Stamps {
+                device_id: device_id.clone(),
+                generation_id: Arc::clone(&device.generation_id),
+                scope: access.scope,
+                model_id,
+            },
+            has_api_version: username.api_version.is_some(),
+            silence: silence(keep_alive_s),
+            token_expires_at: access.expires_at,
+            will,
+            calls: OpenCalls::default(),
+            last_activity_at: now.utc,
+            messages_held_until: hold.map(|hold| now.at + hold),
+            held_pubacks: VecDeque::new(),
+            identity: username.identity,
+        })
+    }
+}
+
+/// A will is telemetry of the device itself (the MQTT page); for another topic the hub's answer is not documented.
+fn parse_will(will: Publish, identity: &Identity) -> Result<Telemetry, CloseReason> {
+    if will.qos == Qos::ExactlyOnce {
+        return Err(CloseReason::Qos2);
+    }
+    let Ok(ToHub::Telemetry {
+        device,
+        module,
+        bag,
+    }) = ToHub::parse(&will.topic)
+    else {
+        return Err(CloseReason::BadWill);
+    };
+    if *identity.device_id() != device || identity.module_id() != module.as_ref() {
+        return Err(CloseReason::BadWill);
+    }
+    let mut message = Telemetry::from_bag(&bag, will.payload);
+    if message.size() > limits::TELEMETRY_BYTES {
+        return Err(CloseReason::MessageTooLarge);
+    }
+    message.properties.push(telemetry::from_will());
+    if will.is_retained {
+        message.properties.push(telemetry::retained());
+    }
+    Ok(message)
+}
+
+/// The MQTT page: one and a half times the keep-alive, 1767 s at most. With keep-alive 0 the protocol gateway applies
+/// its maximum.
+fn silence(keep_alive_s: u16) -> Duration {
+    match keep_alive_s {
+        0 => LONGEST_SILENCE,
+        seconds => (Duration::from_secs(seconds.into()) * 3 / 2).min(LONGEST_SILENCE),
+    }
+}
+
+const LONGEST_SILENCE: Duration = Duration::from_secs(1767);

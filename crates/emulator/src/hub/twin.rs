@@ -1,0 +1,274 @@
+//! The twin as the hub keeps it, and the service's operations on it ("Understand and use device twins in IoT Hub").
+
+mod metadata;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use iothub::{
+    DeviceId, ErrorCode, Timestamp, limits,
+    topic::{Filter, ToDevice},
+    twin::{DesiredPatch, RuleBroken, Section, Twin, TwinVersion, check_patch, check_size, merge},
+};
+use serde_json::{Map, Value, json};
+
+use self::metadata::{Metadata, Stamp};
+use super::{DeviceStatus, Error, Hub, IfMatch, Now, packet, registry::Device};
+
+/// What the service writes into a twin.
+#[derive(Clone, Debug)]
+pub enum TwinChange {
+    /// `PATCH`: merges what is there, leaves the rest.
+    Merge {
+        /// Patch of the tags.
+        tags: Option<Map<String, Value>>,
+        /// Patch of the desired properties.
+        desired: Option<Map<String, Value>>,
+    },
+    /// `PUT`: what is left out becomes empty.
+    Replace {
+        /// The tags.
+        tags: Map<String, Value>,
+        /// The desired properties.
+        desired: Map<String, Value>,
+    },
+}
+
+pub(super) struct TwinRecord {
+    tags: Map<String, Value>,
+    desired: Section,
+    desired_metadata: Metadata,
+    reported: Section,
+    reported_metadata: Metadata,
+    /// Moves with writes of tags and desired properties alone (live hub).
+    etag: u64,
+    /// Moves with every write.
+    version: u64,
+    model_id: String,
+}
+
+impl TwinRecord {
+    pub(super) fn new(now: Now) -> Self {
+        Self {
+            tags: Map::new(),
+            desired: Section::new(),
+            desired_metadata: Metadata::new(now.utc),
+            reported: Section::new(),
+            reported_metadata: Metadata::new(now.utc),
+            etag: 1,
+            version: 2,
+            model_id: String::new(),
+        }
+    }
+
+    /// The model that the device announced in its username (IoT Plug and Play).
+    pub(super) fn announce_model(&mut self, model_id: &str) {
+        model_id.clone_into(&mut self.model_id);
+    }
+
+    /// What the device reads: no metadata, no tags.
+    pub(super) fn for_device(&self) -> Twin {
+        Twin {
+            desired: self.desired.clone(),
+            reported: self.reported.clone(),
+        }
+    }
+
+    /// Merges reported properties; the patch has been checked alone.
+    ///
+    /// # Errors
+    ///
+    /// The section would be too large. Nothing has changed then.
+    pub(super) fn report(
+        &mut self,
+        patch: &Map<String, Value>,
+        now: Timestamp,
+    ) -> Result<TwinVersion, RuleBroken> {
+        self.reported.properties =
+            merged(&self.reported.properties, patch, limits::TWIN_SECTION_BYTES)?;
+        self.reported.version.0 += 1;
+        self.reported_metadata.stamp(patch, Stamp::reported(now));
+        self.version += 1;
+        Ok(self.reported.version)
+    }
+
+    /// Base64 of a counter of eight bytes (live hub).
+    fn etag(&self) -> String {
+        BASE64.encode(self.etag.to_be_bytes())
+    }
+
+    /// Returns what the device is to be told.
+    ///
+    /// # Errors
+    ///
+    /// A rule of the twin. Nothing has changed then.
+    fn change(
+        &mut self,
+        change: TwinChange,
+        now: Timestamp,
+    ) -> Result<Option<DesiredPatch>, RuleBroken> {
+        let (tags, desired) = match change {
+            TwinChange::Merge { tags, desired } => (tags, desired),
+            TwinChange::Replace { tags, desired } => {
+                check_patch(&tags)?;
+                check_patch(&desired)?;
+                (
+                    Some(replacing(&self.tags, &tags)),
+                    Some(replacing(&self.desired.properties, &desired)),
+                )
+            }
+        };
+        let new_tags = tags.map(|patch| {
+            check_patch(&patch)?;
+            merged(&self.tags, &patch, limits::TWIN_TAGS_BYTES)
+        });
+        let new_desired = desired.map(|patch| {
+            check_patch(&patch)?;
+            let properties = &self.desired.properties;
+            merged(properties, &patch, limits::TWIN_SECTION_BYTES).map(|new| (patch, new))
+        });
+        let (new_tags, new_desired) = (new_tags.transpose()?, new_desired.transpose()?);
+        if let Some(tags) = new_tags {
+            self.tags = tags;
+        }
+        self.etag += 1;
+        self.version += 1;
+        Ok(new_desired.map(|(patch, properties)| {
+            // Also when nothing differs: what the hub does then is not documented, to count and to tell is harmless.
+            let version = TwinVersion(self.desired.version.0 + 1);
+            self.desired = Section {
+                properties,
+                version,
+            };
+            self.desired_metadata
+                .stamp(&patch, Stamp::desired(now, version));
+            DesiredPatch { patch, version }
+        }))
+    }
+}
+
+impl Hub {
+    /// The twin document as the service reads it.
+    ///
+    /// # Errors
+    ///
+    /// There is no such device.
+    pub fn twin(&self, device_id: &DeviceId) -> Result<Value, Error> {
+        let device = self
+            .devices
+            .get(device_id)
+            .ok_or_else(|| Error::device_not_found(device_id))?;
+        Ok(self.twin_document(device_id, device))
+    }
+
+    /// Changes tags and desired properties, and tells the device if it listens. Returns the whole document.
+    ///
+    /// # Errors
+    ///
+    /// Unknown device, another entity tag, or a rule of the twin.
+    pub fn update_twin(
+        &mut self,
+        device_id: &DeviceId,
+        change: TwinChange,
+        if_match: Option<&IfMatch>,
+        now: Now,
+    ) -> Result<Value, Error> {
+        let device = self
+            .devices
+            .get_mut(device_id)
+            .ok_or_else(|| Error::device_not_found(device_id))?;
+        if let Some(if_match) = if_match {
+            if_match.check(&device.twin.etag())?;
+        }
+        let announcement = device
+            .twin
+            .change(change, now.utc)
+            .map_err(|broken| Error::new(ErrorCode::ArgumentInvalid, broken.to_string()))?;
+        // Not queued while the device is away, or has not subscribed ("Understand and use device twins").
+        let is_listening = device
+            .session
+            .as_ref()
+            .is_some_and(|session| session.has(&Filter::DesiredPatches));
+        if let (Some(change), Some(id), true) = (announcement, device.connection, is_listening) {
+            let version = Some(change.version);
+            let topic = ToDevice::DesiredPatch { version }.encode();
+            // Python and Node read the version from the body. QoS 0 whatever was subscribed (Embedded C's header).
+            let body = change.to_json().to_string();
+            self.outputs
+                .transmit(id, packet::publish(&topic, body.as_bytes()));
+        }
+        self.twin(device_id)
+    }
+
+    fn twin_document(&self, device_id: &DeviceId, device: &Device) -> Value {
+        let twin = &device.twin;
+        let time = |at: Option<Timestamp>| at.map_or_else(|| NEVER.to_owned(), |at| at.to_string());
+        let section = |section: &Section, metadata: &Metadata| {
+            let mut object = section.properties.clone();
+            object.insert("$metadata".to_owned(), metadata.to_json());
+            object.insert("$version".to_owned(), section.version.0.into());
+            object
+        };
+        json!({
+            "deviceId": device_id,
+            "etag": twin.etag(),
+            "deviceEtag": device.etag,
+            "status": device.status.as_str(),
+            "statusReason": device.status_reason,
+            "statusUpdateTime": time(device.status_updated_at),
+            "connectionState": if device.connection.is_some() { "Connected" } else { "Disconnected" },
+            "lastActivityTime": time(self.last_activity(device)),
+            "cloudToDeviceMessageCount": device.queue.len(),
+            "authenticationType": "sas",
+            "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
+            "modelId": twin.model_id,
+            "version": twin.version,
+            "tags": twin.tags,
+            "properties": {
+                "desired": section(&twin.desired, &twin.desired_metadata),
+                "reported": section(&twin.reported, &twin.reported_metadata),
+            },
+            "capabilities": { "iotEdge": false },
+        })
+    }
+}
+
+impl DeviceStatus {
+    /// The word in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+fn merged(
+    properties: &Map<String, Value>,
+    patch: &Map<String, Value>,
+    limit: usize,
+) -> Result<Map<String, Value>, RuleBroken> {
+    let mut properties = properties.clone();
+    merge(&mut properties, patch);
+    check_size(&properties, limit)?;
+    Ok(properties)
+}
+
+/// The merge patch that leads from `old` to `new`. By existence, not by value: replacing `{a:1,b:2}` by `{a:1,c:100}` is
+/// announced as `{a:1,b:null,c:100}` (azure-iot-sdk-csharp issue 954, by the service team).
+fn replacing(old: &Map<String, Value>, new: &Map<String, Value>) -> Map<String, Value> {
+    let mut patch = Map::new();
+    for (key, value) in new {
+        let value = match (old.get(key), value) {
+            (Some(Value::Object(old)), Value::Object(new)) => Value::Object(replacing(old, new)),
+            (_, value) => value.clone(),
+        };
+        patch.insert(key.clone(), value);
+    }
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    patch
+}
+
+/// What the hub shows for a time that has not come yet (live hub).
+pub(crate) const NEVER: &str = "0001-01-01T00:00:00Z";
