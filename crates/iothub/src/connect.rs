@@ -87,15 +87,11 @@ impl Username {
             .split_once('/')
             .map_or((rest, None), |(device, rest)| (device, Some(rest)));
         let device: DeviceId = device.parse().map_err(ParseUsernameError::Id)?;
-        let (module, query) = match rest {
-            None => (None, ""),
-            Some(query) if query.is_empty() || is_query(query) => (None, query),
-            Some(rest) => {
-                let (module, query) = rest.split_once('/').unwrap_or((rest, ""));
-                let module: ModuleId = module.parse().map_err(ParseUsernameError::Id)?;
-                (Some(module), query)
-            }
-        };
+        let (module, query) = split_module(rest.unwrap_or_default());
+        let module: Option<ModuleId> = module
+            .map(str::parse)
+            .transpose()
+            .map_err(ParseUsernameError::Id)?;
         if query.contains('/') && !query.contains('=') {
             return Err(ParseUsernameError::Form);
         }
@@ -126,7 +122,20 @@ impl Username {
     }
 }
 
-/// `?` is in the id alphabet, so a module is told from a query by the `=` of a known key as well.
+/// Divides what stands behind the device into module and query.
+///
+/// A module's id may look like a query, for `?` and `=` are in the id alphabet. So what comes behind it decides: one
+/// part is a query if it looks like one, and of two parts the last is.
+fn split_module(rest: &str) -> (Option<&str>, &str) {
+    match rest.split_once('/') {
+        None if rest.is_empty() || is_query(rest) => (None, rest),
+        None => (Some(rest), ""),
+        Some((module, query)) if is_query(query) || !is_query(module) => (Some(module), query),
+        // A query with a raw '/' in one of its values.
+        Some(_) => (None, rest),
+    }
+}
+
 fn is_query(text: &str) -> bool {
     text.starts_with('?')
         || [
