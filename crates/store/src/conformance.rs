@@ -1,1 +1,5 @@
-//! conformance
+//! What every engine must keep.
+
+mod clock;
+
+pub use clock::ManualClock;

@@ -33,7 +33,12 @@ use crate::{
 /// Takes what the hub sent, shows it to devices, carries their settlements back.
 #[async_trait]
 pub trait Inbox: Send + Sync {
-    /// Puts an arrival in. Appending the same id again gives a ticket of the same entry.
+    /// Puts an arrival in. Appending the same id again gives a ticket of the same entry, also for a while after it is
+    /// settled.
+    ///
+    /// The ticket resolves when the device has settled the message ([`Settlement::Complete`], [`Settlement::Reject`]);
+    /// with `Reject` when it is given up (abandoned too often, or expired and not tied); with
+    /// `Complete` when the method is claimed. It is lost when the entry is withdrawn, or the method's deadline is over.
     ///
     /// # Errors
     ///
@@ -58,7 +63,9 @@ pub trait Inbox: Send + Sync {
         desired: Option<Desired>,
     ) -> Result<(), StoreError>;
 
-    /// Withdraws everything that came on this connection or an earlier one and is tied to it. Its tokens are lost.
+    /// Withdraws everything that came on this connection or an earlier one and is tied to it: methods, tied messages
+    /// (their tokens are lost, whoever has settled one hears [`Conclusion::Lost`]), and the desired properties that
+    /// were followed on it. What is appended for such a connection afterwards is gone at once.
     ///
     /// # Errors
     ///
@@ -70,7 +77,8 @@ pub trait Inbox: Send + Sync {
         connection: ConnectionEpoch,
     ) -> Result<(), StoreError>;
 
-    /// Says what became of a settlement at the hub, which resolves the settler's ticket. Harmless if repeated.
+    /// Says what became of the settlement of a tied message at the hub, which resolves the settler's ticket. The
+    /// message keeps its place in the bound until then. Harmless if repeated; the first conclusion stands.
     ///
     /// # Errors
     ///
@@ -83,7 +91,7 @@ pub trait Inbox: Send + Sync {
         conclusion: Conclusion,
     ) -> Result<(), StoreError>;
 
-    /// Everything unsettled, in order. Does not consume.
+    /// Everything unsettled that is not expired, in order. Does not consume.
     ///
     /// # Errors
     ///
@@ -102,7 +110,11 @@ pub trait Inbox: Send + Sync {
     ) -> Result<Option<DeliveryLease>, StoreError>;
 
     /// Settles a message: by its entry's token, or by that of a delivery lease that stands. The ticket resolves when
-    /// it is known what became of it; for [`Settlement::Abandon`] at once.
+    /// it is known what became of it; for [`Settlement::Abandon`], and for a message that is not tied, at once with
+    /// [`Conclusion::Gateway`].
+    ///
+    /// The same settlement with the same token again is the same settlement. Only an abandon by the entry's own token,
+    /// which stays valid, counts each time.
     ///
     /// # Errors
     ///
@@ -196,6 +208,17 @@ pub enum Conclusion {
 /// The token of an entry or of a delivery lease: a GUID in lower case.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LockToken(Box<str>);
+
+impl Arrival {
+    /// Whether it is withdrawn with its connection.
+    #[must_use]
+    pub const fn is_tied(&self) -> bool {
+        match self {
+            Self::Message { is_tied, .. } => *is_tied,
+            Self::Method { .. } => true,
+        }
+    }
+}
 
 impl LockToken {
     /// The token with this text, whatever it is: one that the inbox never gave settles nothing.

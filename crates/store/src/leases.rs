@@ -43,9 +43,12 @@ pub struct SessionLease {
 }
 
 /// Gives and takes session leases.
+///
+/// A lease stands until another node takes the partition, which it can when the lease's time is over or it is given
+/// back.
 #[async_trait]
 pub trait Leases: Send + Sync {
-    /// Acquires a partition for a node, or gives the lease that the node holds already.
+    /// Acquires a partition for a node, or gives the lease that the node holds already, prolonged.
     ///
     /// # Errors
     ///

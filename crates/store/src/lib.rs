@@ -30,7 +30,8 @@
 //! Engines: [`memory`].
 
 mod address;
-#[cfg(feature = "test-util")]
+mod clock;
+#[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
 mod error;
 mod inbox;
@@ -44,6 +45,7 @@ mod ticket;
 use std::sync::Arc;
 
 pub use address::{ConnectionEpoch, MethodRequestId, Page, ParseMethodRequestIdError, Partition};
+pub use clock::{Clock, SystemClock};
 pub use error::{AppendError, SettleError, StoreError, SubmitError};
 pub use inbox::{
     Arrival, ArrivalId, Conclusion, DeadLetter, DeliveryLease, Desired, Inbox, InboxEntry,

@@ -14,7 +14,7 @@ use std::{sync::Arc, time::Instant};
 use async_trait::async_trait;
 use iothub::{
     HubError, Identity, MethodResponse, Telemetry, Timestamp,
-    twin::{ReportedPatch, Twin, TwinVersion},
+    twin::{self, ReportedPatch, Twin, TwinVersion},
 };
 
 use crate::{MethodRequestId, Page, Partition, SessionLease, StoreError, SubmitError, Ticket};
@@ -22,7 +22,8 @@ use crate::{MethodRequestId, Page, Partition, SessionLease, StoreError, SubmitEr
 /// Takes entries from devices, gives them to the sessions, carries outcomes back.
 #[async_trait]
 pub trait Outbox: Send + Sync {
-    /// Puts one entry into its device's lane. Submitting the same id again gives a ticket of the same entry.
+    /// Puts one entry into its device's lane. Submitting the same id again gives a ticket of the same entry, also for
+    /// a while after it is settled (a twin that has been read is then read again).
     ///
     /// # Errors
     ///
@@ -63,7 +64,10 @@ pub trait Outbox: Send + Sync {
 /// One device's lanes, as its session reads them. Dropped, it puts back what was taken and not settled.
 #[async_trait]
 pub trait OutboxReader: Send {
-    /// Waits until entries may be there that have not been taken. May return though there are none.
+    /// Waits until a lane may have entries that have not been taken. May return though there are none.
+    ///
+    /// A lane that gave as many entries as [`take`](Self::take) asked for counts as full, and does not end the wait,
+    /// until one of its entries is settled: so whoever takes as many as it has room for does not spin while it has none.
     async fn ready(&mut self);
 
     /// Takes up to `max` entries of a lane, oldest first. Entries whose deadline is over are settled with
@@ -71,10 +75,11 @@ pub trait OutboxReader: Send {
     ///
     /// # Errors
     ///
-    /// The lease is stale, or the store failed.
+    /// The lease is stale, or the store failed. After [`UnknownOutcome`](StoreError::UnknownOutcome) entries may be
+    /// taken that nobody was given: open the lanes again, which puts them back.
     async fn take(&mut self, lane: Lane, max: usize) -> Result<Vec<OutboxEntry>, StoreError>;
 
-    /// Says what became of an entry. Settling twice is harmless; the first outcome stands.
+    /// Says what became of an entry that this reader took. Settling twice is harmless; the first outcome stands.
     ///
     /// # Errors
     ///
@@ -147,6 +152,19 @@ impl Work {
             Self::TwinRead | Self::ReportedPatch(_) => Lane::Twin,
             Self::Telemetry(_) => Lane::Telemetry,
         }
+    }
+
+    /// Bytes that it counts in the bounds of an outbox: what it carries, and a constant for keeping it, so that
+    /// entries that carry nothing are bounded too.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let carried = match self {
+            Self::MethodAnswer { response, .. } => response.payload.len(),
+            Self::TwinRead => 0,
+            Self::ReportedPatch(patch) => twin::section_size(patch.as_map()),
+            Self::Telemetry(telemetry) => telemetry.size(),
+        };
+        ENTRY_BYTES + carried
     }
 }
 
@@ -222,3 +240,6 @@ pub enum Failure {
     #[error("the gateway stops")]
     Stopping,
 }
+
+/// About what an entry takes beside what it carries.
+const ENTRY_BYTES: usize = 512;

@@ -22,14 +22,18 @@ pub trait Signals: Send + Sync {
     async fn demand(&self, identity: &Identity, needs: Needs) -> Result<Demand, StoreError>;
 
     /// The next device that has a need, or entries in its outbox, and no session that reads them. For the node whose
-    /// part of the devices it belongs to. The same device comes again only after [`Signals::attend`] gave it up.
+    /// part of the devices it belongs to.
+    ///
+    /// The same device comes again when what [`Signals::attend`] gave is dropped, when its partition changes hands, or
+    /// at the next demand or entry if nobody has attended it for as long as a session lease lasts.
     ///
     /// # Errors
     ///
     /// The store failed.
     async fn next_wanted(&self, node: &NodeId) -> Result<Identity, StoreError>;
 
-    /// Follows a device's needs for its session; as long as the answer lives, the device is not wanted again.
+    /// Follows a device's needs for its session; as long as the answer lives, and the lease stands, the device is not
+    /// wanted again. Attending again ends what the older attendance says about that.
     ///
     /// # Errors
     ///
@@ -89,7 +93,7 @@ pub trait Watch: Send {
 /// A device's needs, as its session follows them.
 #[async_trait]
 pub trait NeedsWatch: Send {
-    /// Returns when the needs may have changed since the last call.
+    /// Returns when the needs may have changed since the last call, or since the last look at them.
     async fn changed(&mut self);
 
     /// What is needed at this moment, and since when what is not needed has not been.

@@ -34,6 +34,12 @@ impl<T> Resolver<T> {
         // Nobody waits any more: the outcome stands in the record.
         let _ = self.0.send(outcome);
     }
+
+    /// Whether nobody holds the ticket any more.
+    #[must_use]
+    pub fn is_forsaken(&self) -> bool {
+        self.0.is_closed()
+    }
 }
 
 impl<T> Future for Ticket<T> {
