@@ -125,6 +125,15 @@ pub(super) fn if_none_match() -> Parameter {
     )
 }
 
+/// `If-None-Match` of the inbox.
+pub(super) fn if_none_match_desired() -> Parameter {
+    request_header(
+        "if-none-match",
+        "The version of the desired properties that the device has, in quotes: `\"7\"`, or `\"0\"` for none. Then newer ones are \
+         an entry.",
+    )
+}
+
 /// `api-version`.
 pub(super) fn api_version() -> Parameter {
     query_text(

@@ -5,9 +5,9 @@ use utoipa::openapi::{Required, ResponseBuilder, request_body::RequestBodyBuilde
 
 use super::{
     super::parts::{
-        delivery_header, done, if_none_match, inbox_header, json_body, json_content, json_list,
-        json_response, prefer_poll, prefer_write, request_header, stored, text_content,
-        text_header,
+        delivery_header, done, if_none_match, if_none_match_desired, inbox_header, json_body,
+        json_content, json_list, json_response, prefer_poll, prefer_write, request_header, stored,
+        text_content, text_header,
     },
     Call,
 };
@@ -30,6 +30,7 @@ pub(super) fn get_twin() -> Call {
     )
     .answers("304", ResponseBuilder::new().description("The device has it already."))
     .at_the_hub()
+    .fails_with(&[Code::VersionConflict])
 }
 
 pub(super) fn patch_reported() -> Call {
@@ -57,7 +58,7 @@ pub(super) fn patch_reported() -> Call {
     )
     .answers("202", stored())
     .at_the_hub()
-    .fails_with(&[Code::OutboxFull, Code::StorageFull])
+    .fails_with(&[Code::VersionConflict, Code::OutboxFull, Code::StorageFull])
 }
 
 pub(super) fn get_desired() -> Call {
@@ -76,6 +77,7 @@ pub(super) fn get_desired() -> Call {
     )
     .answers("304", ResponseBuilder::new().description("The device has them already."))
     .at_the_hub()
+    .fails_with(&[Code::VersionConflict])
 }
 
 pub(super) fn list_methods() -> Call {
@@ -121,8 +123,10 @@ pub(super) fn get_inbox() -> Call {
         "inbox",
         "Lists everything that waits, of every kind",
         "Cloud-to-device messages, direct methods and changed desired properties in one list. Reading does not consume: an \
-         entry is shown every time until it is settled, answered or over.",
+         entry is shown every time until it is settled, answered or over. Desired properties are among the entries only if the device says which \
+         version it has, with `If-None-Match`.",
     )
+    .parameter(if_none_match_desired())
     .parameter(prefer_poll("for an entry"))
     .answers(
         "200",
@@ -153,6 +157,7 @@ pub(super) fn get_inbox() -> Call {
             .header(header::TOMBOLO_INBOX, inbox_header()),
     )
     .at_the_hub()
+    .fails_with(&[Code::VersionConflict])
 }
 
 pub(super) fn settle() -> Call {
@@ -164,7 +169,7 @@ pub(super) fn settle() -> Call {
     )
     .body(
         RequestBodyBuilder::new()
-            .description(Some("At most 500 settlements."))
+            .description(Some("1 to 500 settlements."))
             .required(Some(Required::True))
             .content(
                 media_type::JSON,
@@ -304,6 +309,7 @@ pub(super) fn get_openapi() -> Call {
     Call {
         parameters: Vec::new(),
         codes: vec![
+            Code::InvalidRequest,
             Code::Misdirected,
             Code::Throttled,
             Code::Internal,

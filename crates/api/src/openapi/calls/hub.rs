@@ -21,7 +21,7 @@ pub(super) fn send_telemetry() -> Call {
          `iothub-app-{name}` for an application property, the others for system properties. Body, values of system \
          properties, and names and values of application properties together have at most 262,144 bytes, and all \
          properties must fit into the 65,535 bytes of an MQTT topic.\n\nTwo media types make the body a batch, and are \
-         planned: `application/vnd.microsoft.iothub.json` is IoT Hub's own, all messages or none; \
+         planned and answer 501 until then: `application/vnd.microsoft.iothub.json` is IoT Hub's own, all messages or none; \
          `application/vnd.tombolo.batch+json` and `+ndjson` have a result per message.\n\nOnce 204 was answered, IoT Hub \
          has acknowledged the message. Any other answer promises nothing, and the message may have arrived all the same.",
     );
@@ -97,7 +97,7 @@ pub(super) fn send_telemetry() -> Call {
         .answers("204", done("IoT Hub has acknowledged the message."))
         .answers("202", stored())
         .at_the_hub()
-        .fails_with(&[Code::OutboxFull, Code::StorageFull])
+        .fails_with(&[Code::OutboxFull, Code::StorageFull, Code::NotImplemented])
 }
 
 pub(super) fn receive_message() -> Call {
@@ -140,7 +140,7 @@ pub(super) fn receive_message() -> Call {
         "Receives the next cloud-to-device message",
         "The message is under a lock of one minute: within it, complete, reject or abandon it with the token in `ETag`, or it \
          comes again. This is IoT Hub's own call, and the only read that hides something from the next reader of the same \
-         call; the inbox shows the message all the same.",
+         call; the inbox shows the message all the same. What a header cannot carry is percent-encoded.",
     )
     .parameter(request_header(header::LOCK_TIMEOUT, "How long the lock should last, in seconds."))
     .parameter(query_number(query::LOCK_TIMEOUT, "The same as the header."))
