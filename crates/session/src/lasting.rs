@@ -74,12 +74,18 @@ impl Out {
 
     pub(crate) fn next_event(&mut self) -> Option<Event> {
         let event = self.events.pop_front();
-        if event.is_none() && self.events.capacity() > KEPT_EVENTS {
-            self.events = VecDeque::new();
-        }
+        release_if_empty(&mut self.events);
         event
     }
 }
 
-/// Room for events that an idle session keeps: what the queue takes for the first ones anyway.
-const KEPT_EVENTS: usize = 4;
+/// Gives the memory of a collection back once nothing is in it. Most sessions are idle most of the time, and there
+/// are very many of them.
+pub(crate) fn release_if_empty<C: Default>(collection: &mut C)
+where
+    for<'a> &'a C: IntoIterator,
+{
+    if collection.into_iter().next().is_none() {
+        *collection = C::default();
+    }
+}

@@ -176,7 +176,7 @@ impl Online {
     ) {
         let out = &mut lasting.out;
         self.answers
-            .send(Some(id), rid, response, &mut self.ids, out, now);
+            .send(id, rid, response, &mut self.ids, out, now);
     }
 
     pub(crate) fn acknowledge(

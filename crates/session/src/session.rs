@@ -101,7 +101,7 @@ impl Session {
         }
     }
 
-    /// The socket that was asked for is there: sends CONNECT, on the way of a renewal once the older socket is gone.
+    /// The socket that was asked for is there: sends CONNECT, at once or, in a renewal, when the older socket is gone.
     pub fn handle_connected(&mut self, credentials: Credentials, now: Instant) {
         match &mut self.state {
             State::Connecting => self.connect(credentials, now),
@@ -624,3 +624,15 @@ impl fmt::Debug for Credentials {
 /// Timers handled in one call. More than there are, and few enough to stay harmless if a duration of the
 /// configuration is zero; what is left is due at once, and says so.
 const TIMERS_AT_ONCE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Ten thousand sessions cost what one costs ten thousand times, so growth should be noticed.
+    #[test]
+    fn a_session_and_an_event_stay_small() {
+        assert!(size_of::<Session>() <= 640, "{}", size_of::<Session>());
+        assert!(size_of::<Event>() <= 96, "{}", size_of::<Event>());
+    }
+}

@@ -22,7 +22,7 @@ use bytes::Bytes;
 
 use crate::{
     WorkId,
-    lasting::Out,
+    lasting::{Out, release_if_empty},
     online::PacketIds,
     wire::{self, Delivery},
 };
@@ -77,7 +77,9 @@ impl TelemetryWindow {
         let place = self.0.iter().position(|slot| {
             matches!(slot.progress, Progress::InFlight { packet_id: id, .. } if id == packet_id)
         })?;
-        self.0.remove(place).map(|slot| slot.id)
+        let slot = self.0.remove(place);
+        release_if_empty(&mut self.0);
+        slot.map(|slot| slot.id)
     }
 
     /// Makes ready for a new connection.

@@ -21,7 +21,7 @@ use iothub::{
 
 use crate::{
     Event, TwinError, WorkId,
-    lasting::Out,
+    lasting::{Out, release_if_empty},
     wire::{self, Delivery},
 };
 
@@ -130,6 +130,7 @@ impl TwinRequests {
             .iter()
             .position(|request| request.asked.as_ref().is_some_and(|asked| asked.rid == rid))?;
         let request = self.requests.remove(place)?;
+        release_if_empty(&mut self.requests);
         let refused = || TwinError::Refused {
             status,
             error: serde_json::from_slice(body).ok(),

@@ -53,6 +53,9 @@ pub enum Violation {
     /// An acknowledgement of something that was not sent.
     #[error("an acknowledgement of nothing that was sent")]
     UnknownPacketId,
+    /// More messages without an acknowledgement than any hub sends.
+    #[error("message after message without waiting for an acknowledgement")]
+    TooManyUnacknowledged,
     /// A cloud-to-device message for another device.
     #[error("a message for another device")]
     WrongDevice,

@@ -10,7 +10,7 @@ use iothub::{
 use super::PacketIds;
 use crate::{
     WorkId,
-    lasting::Out,
+    lasting::{Out, release_if_empty},
     wire::{self, Delivery},
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Answers(Vec<Answer>);
 
 struct Answer {
-    /// None: nobody waits for the PUBACK.
+    /// None after a cancel.
     id: Option<WorkId>,
     packet_id: u16,
     since: Instant,
@@ -31,32 +31,32 @@ impl Answers {
 
     pub(super) fn send(
         &mut self,
-        id: Option<WorkId>,
+        id: WorkId,
         rid: RequestId,
         response: &MethodResponse,
         ids: &mut PacketIds,
         out: &mut Out,
         now: Instant,
     ) {
-        let status = response.status;
-        let topic = ToHub::MethodResponse { status, rid }.encode();
         let packet_id = ids.acquire();
         let delivery = Delivery::AtLeastOnce(packet_id);
-        wire::publish(out.packets(now), &topic, &response.payload, delivery);
+        write(rid, response, delivery, out, now);
         self.0.push(Answer {
-            id,
+            id: Some(id),
             packet_id,
             since: now,
         });
     }
 
-    /// Reacts to a PUBACK. None: it acknowledges nothing of this; otherwise the work, if somebody waits for it.
+    /// Reacts to a PUBACK. None: it acknowledges nothing of this; otherwise the work, unless that was cancelled.
     pub(super) fn on_puback(&mut self, packet_id: u16) -> Option<Option<WorkId>> {
         let place = self
             .0
             .iter()
             .position(|answer| answer.packet_id == packet_id)?;
-        Some(self.0.remove(place).id)
+        let answer = self.0.remove(place);
+        release_if_empty(&mut self.0);
+        Some(answer.id)
     }
 
     pub(super) fn cancel(&mut self, id: WorkId) {
@@ -81,4 +81,26 @@ impl Answers {
     pub(super) fn oldest(&self) -> Option<Instant> {
         self.0.first().map(|answer| answer.since)
     }
+}
+
+/// Writes an answer that nobody waits for: with QoS 0, so that a hub that asks and asks fills no table.
+pub(super) fn write_unawaited(
+    rid: RequestId,
+    response: &MethodResponse,
+    out: &mut Out,
+    now: Instant,
+) {
+    write(rid, response, Delivery::AtMostOnce, out, now);
+}
+
+fn write(
+    rid: RequestId,
+    response: &MethodResponse,
+    delivery: Delivery,
+    out: &mut Out,
+    now: Instant,
+) {
+    let status = response.status;
+    let topic = ToHub::MethodResponse { status, rid }.encode();
+    wire::publish(out.packets(now), &topic, &response.payload, delivery);
 }

@@ -8,7 +8,7 @@ use iothub::{
     twin::DesiredPatch,
 };
 
-use super::Online;
+use super::{Online, answers};
 use crate::{
     Event, LossReason, MethodRequestId, Receipt, Violation, lasting::Lasting, wire::Publish,
 };
@@ -31,7 +31,7 @@ impl Online {
                     return Err(Violation::WrongDevice.into());
                 }
                 self.settling.on_message(&lasting.config, now);
-                let receipt = self.hold(packet_id);
+                let receipt = self.hold(packet_id)?;
                 let message = Box::new(CloudMessage::from_bag(&bag, payload));
                 lasting.out.push(Event::Received { receipt, message });
             }
@@ -40,7 +40,7 @@ impl Online {
                 rid,
                 version,
             }) => {
-                self.pass(packet_id, lasting, now);
+                self.pass(packet_id, lasting, now)?;
                 let answer = lasting.twin.on_response(&rid, status, version, &payload);
                 if let Some(event) = answer {
                     lasting.out.push(event);
@@ -48,15 +48,18 @@ impl Online {
                 }
             }
             Ok(ToDevice::DesiredPatch { .. }) => {
-                self.pass(packet_id, lasting, now);
+                self.pass(packet_id, lasting, now)?;
                 self.on_desired(&payload, lasting);
             }
             Ok(ToDevice::MethodRequest { name, rid }) => {
-                self.pass(packet_id, lasting, now);
+                self.pass(packet_id, lasting, now)?;
                 self.on_method(rid, MethodRequest { name, payload }, lasting, now);
             }
             Err(error) => {
-                let receipt = packet_id.map(|packet_id| self.hold(Some(packet_id)));
+                let receipt = match packet_id {
+                    None => None,
+                    Some(_) => Some(self.hold(packet_id)?),
+                };
                 lasting.out.push(Event::Unreadable {
                     receipt,
                     topic,
@@ -67,20 +70,26 @@ impl Online {
         Ok(())
     }
 
-    fn hold(&mut self, packet_id: Option<u16>) -> Receipt {
-        Receipt {
+    fn hold(&mut self, packet_id: Option<u16>) -> Result<Receipt, Violation> {
+        Ok(Receipt {
             epoch: self.epoch,
-            number: self.receipts.hold(packet_id),
-        }
+            number: self.receipts.hold(packet_id)?,
+        })
     }
 
     /// Acknowledges in its turn what nobody needs a receipt for. The hub publishes it with QoS 0, but a subscription
     /// that another client left behind may have QoS 1.
-    fn pass(&mut self, packet_id: Option<u16>, lasting: &mut Lasting, now: Instant) {
+    fn pass(
+        &mut self,
+        packet_id: Option<u16>,
+        lasting: &mut Lasting,
+        now: Instant,
+    ) -> Result<(), Violation> {
         if let Some(packet_id) = packet_id {
-            self.receipts.pass(packet_id);
+            self.receipts.pass(packet_id)?;
             self.send_pubacks(lasting, now);
         }
+        Ok(())
     }
 
     fn on_desired(&mut self, body: &[u8], lasting: &mut Lasting) {
@@ -103,7 +112,7 @@ impl Online {
     /// Offers a direct method to the driver, or answers it here if nobody can: the subscription may have been taken
     /// back while the request was on its way, and an answer that would come after DISCONNECT cannot come at all.
     fn on_method(
-        &mut self,
+        &self,
         rid: RequestId,
         request: MethodRequest,
         lasting: &mut Lasting,
@@ -115,9 +124,7 @@ impl Online {
             lasting.out.push(Event::MethodRequested { id, request });
         } else {
             let asleep = &lasting.config.asleep_answer;
-            let out = &mut lasting.out;
-            self.answers
-                .send(None, rid, asleep, &mut self.ids, out, now);
+            answers::write_unawaited(rid, asleep, &mut lasting.out, now);
         }
     }
 }

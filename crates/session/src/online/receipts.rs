@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::StaleReceipt;
+use crate::{StaleReceipt, Violation, lasting::release_if_empty};
 
 /// Messages of one connection, oldest first.
 pub(super) struct Receipts {
@@ -33,22 +33,25 @@ impl Receipts {
     }
 
     /// Takes a message that waits for the driver; returns its number.
-    pub(super) fn hold(&mut self, packet_id: Option<u16>) -> u64 {
+    pub(super) fn hold(&mut self, packet_id: Option<u16>) -> Result<u64, Violation> {
         self.push(packet_id, true)
     }
 
     /// Takes a message that needs nobody.
-    pub(super) fn pass(&mut self, packet_id: u16) {
-        self.push(Some(packet_id), false);
+    pub(super) fn pass(&mut self, packet_id: u16) -> Result<(), Violation> {
+        self.push(Some(packet_id), false).map(drop)
     }
 
-    fn push(&mut self, packet_id: Option<u16>, has_receipt: bool) -> u64 {
+    fn push(&mut self, packet_id: Option<u16>, has_receipt: bool) -> Result<u64, Violation> {
+        if self.held.len() >= MOST_HELD {
+            return Err(Violation::TooManyUnacknowledged);
+        }
         self.held.push_back(Held {
             packet_id,
             has_receipt,
             is_acknowledged: !has_receipt,
         });
-        self.first + self.held.len() as u64 - 1
+        Ok(self.first + self.held.len() as u64 - 1)
     }
 
     /// Remembers an acknowledgement; twice is harmless.
@@ -66,10 +69,15 @@ impl Receipts {
     /// The next message whose turn has come, with its number.
     pub(super) fn pop_acknowledged(&mut self) -> Option<(u64, Held)> {
         let held = self.held.pop_front_if(|held| held.is_acknowledged)?;
+        release_if_empty(&mut self.held);
         self.first += 1;
         Some((self.first - 1, held))
     }
 }
+
+/// Messages that a hub may leave unacknowledged. IoT Hub has at most 50 waiting for a device
+/// ([`iothub::limits::CLOUD_MESSAGE_QUEUE`]); one that sends on and on must not fill the memory.
+const MOST_HELD: usize = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -84,7 +92,7 @@ mod tests {
     #[test]
     fn an_acknowledgement_waits_for_the_earlier_ones() {
         let mut receipts = Receipts::new();
-        let [a, b, c] = [11, 12, 13].map(|id| receipts.hold(Some(id)));
+        let [a, b, c] = [11, 12, 13].map(|id| receipts.hold(Some(id)).unwrap());
         receipts.acknowledge(c).unwrap();
         receipts.acknowledge(b).unwrap();
         assert!(popped(&mut receipts).is_empty());
@@ -97,10 +105,22 @@ mod tests {
     #[test]
     fn what_needs_nobody_keeps_its_turn() {
         let mut receipts = Receipts::new();
-        let a = receipts.hold(Some(1));
-        receipts.pass(2);
+        let a = receipts.hold(Some(1)).unwrap();
+        receipts.pass(2).unwrap();
         assert!(popped(&mut receipts).is_empty());
         receipts.acknowledge(a).unwrap();
         assert_eq!(popped(&mut receipts), [1, 2]);
+    }
+
+    #[test]
+    fn a_hub_that_never_waits_is_stopped() {
+        let mut receipts = Receipts::new();
+        for _ in 0..MOST_HELD {
+            receipts.hold(Some(1)).unwrap();
+        }
+        assert_eq!(
+            receipts.hold(Some(1)),
+            Err(Violation::TooManyUnacknowledged)
+        );
     }
 }

@@ -5,7 +5,11 @@ use std::time::Instant;
 use iothub::{Identity, topic::Filter};
 
 use super::PacketIds;
-use crate::{LossReason, Violation, lasting::Out, wire};
+use crate::{
+    LossReason, Violation,
+    lasting::{Out, release_if_empty},
+    wire,
+};
 
 /// What a session wants to come down. Responses to twin requests always do.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -147,7 +151,9 @@ impl Subscribed {
             })
             .ok_or(Violation::UnknownPacketId)?;
         ids.release(packet_id);
-        Ok(self.pending.remove(place).topics)
+        let pending = self.pending.remove(place);
+        release_if_empty(&mut self.pending);
+        Ok(pending.topics)
     }
 
     /// Whether the hub was told to deliver this, and so does or soon will.
