@@ -1,22 +1,22 @@
-//! The session itself: what can be asked of it, and how it goes from state to state.
+//! The session itself: its contract, and what can be asked of it.
 
-use std::{fmt, mem, sync::Arc, time::Instant};
+mod transitions;
+
+use std::{fmt, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use iothub::{
-    Identity, MethodResponse, Telemetry, connect::Username, limits, topic, topic::ToHub,
-    twin::ReportedPatch,
+    Identity, MethodResponse, Telemetry, limits, topic, topic::ToHub, twin::ReportedPatch,
 };
-use mqtt_protocol_core::mqtt::result_code::ConnectReturnCode;
 
+use self::transitions::Socket;
 use crate::{
-    Config, ConnectionEpoch, Event, LossReason, MethodRequestId, NotTaken, Receipt, RefusalReason,
-    StaleReceipt, Subscriptions, Violation, WorkId,
+    Config, ConnectionEpoch, Event, LossReason, MethodRequestId, NotTaken, Receipt, StaleReceipt,
+    Subscriptions, WorkId,
     backoff::Attempts,
     lasting::Lasting,
     online::{Leave, Online},
-    state::{Handshake, Next, State, Timer},
-    wire::{self, Connack, Packet, Reader},
+    state::{Next, State},
 };
 
 /// One device's session with IoT Hub.
@@ -213,7 +213,8 @@ impl Session {
 
     /// Leaves the connection for a new one. The hub takes back what was not acknowledged, and offers it again.
     pub fn reconnect(&mut self, now: Instant) {
-        if let (State::Online(online), true) = (&mut self.state, self.is_wanted) {
+        let is_wanted = self.is_wanted;
+        if let Some(online) = self.state.online_mut().filter(|_| is_wanted) {
             let left = online.leave(Leave::Reconnect, &mut self.lasting, now);
             self.end_on_error(left, now);
         }
@@ -223,9 +224,7 @@ impl Session {
     /// reads the twin after that, so that no change falls between the two.
     pub fn set_wanted(&mut self, wanted: Subscriptions, now: Instant) {
         self.lasting.wanted = wanted;
-        if let State::Online(online) = &mut self.state {
-            online.serve(&mut self.lasting, now);
-        }
+        self.serve(now);
     }
 
     /// Takes a telemetry message; done with [`Event::Delivered`].
@@ -305,16 +304,12 @@ impl Session {
             return Err(NotTaken::NoRoom);
         }
         check_size(response.payload.len(), limits::METHOD_PAYLOAD_BYTES)?;
-        match &mut self.state {
-            State::Online(online) if online.epoch() == request.epoch => {
+        let same = |online: &&mut Online| online.epoch() == request.epoch;
+        match self.state.online_mut().filter(same) {
+            Some(online) => {
                 online.answer(id, request.rid.clone(), response, &mut self.lasting, now);
             }
-            State::Online(_)
-            | State::Closed
-            | State::Waiting { .. }
-            | State::Connecting
-            | State::Handshake(_)
-            | State::Disconnecting(_) => self.lasting.out.push(Event::Gone(id)),
+            None => self.lasting.out.push(Event::Gone(id)),
         }
         Ok(())
     }
@@ -326,21 +321,15 @@ impl Session {
     ///
     /// The connection that the message came on has ended; the hub delivers it again.
     pub fn acknowledge(&mut self, receipt: Receipt, now: Instant) -> Result<(), StaleReceipt> {
-        match &mut self.state {
-            State::Online(online) => online.acknowledge(receipt, &mut self.lasting, now),
-            State::Closed
-            | State::Waiting { .. }
-            | State::Connecting
-            | State::Handshake(_)
-            | State::Disconnecting(_) => Err(StaleReceipt),
-        }
+        let online = self.state.online_mut().ok_or(StaleReceipt)?;
+        online.acknowledge(receipt, &mut self.lasting, now)
     }
 
     /// Forgets a piece of work: nobody waits for it any more, so it is not sent again, and no event will name it.
     pub fn cancel(&mut self, id: WorkId, now: Instant) {
         self.lasting.telemetry.cancel(id);
         self.lasting.twin.cancel(id);
-        if let State::Online(online) = &mut self.state {
+        if let Some(online) = self.state.online_mut() {
             let advanced = online.cancel(id, &mut self.lasting, now);
             self.end_on_error(advanced, now);
         }
@@ -371,14 +360,7 @@ impl Session {
             twin,
             ..
         } = &self.lasting;
-        let answers = match &self.state {
-            State::Online(online) => online.answers_in_flight(),
-            State::Closed
-            | State::Waiting { .. }
-            | State::Connecting
-            | State::Handshake(_)
-            | State::Disconnecting(_) => 0,
-        };
+        let answers = self.state.online().map_or(0, Online::answers_in_flight);
         let if_wanted = |room: usize| if self.is_wanted { room } else { 0 };
         Room {
             answers: config.answer_window.saturating_sub(answers),
@@ -390,219 +372,14 @@ impl Session {
     /// The connection in use, if the hub has accepted one.
     #[must_use]
     pub fn epoch(&self) -> Option<ConnectionEpoch> {
-        match &self.state {
-            State::Online(online) => Some(online.epoch()),
-            State::Closed
-            | State::Waiting { .. }
-            | State::Connecting
-            | State::Handshake(_)
-            | State::Disconnecting(_) => None,
-        }
+        self.state.online().map(Online::epoch)
     }
 
     /// Whether every cloud-to-device message that was waiting in the hub has been received; see [`Event::Settled`].
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        matches!(&self.state, State::Online(online) if online.is_settled())
+        self.state.online().is_some_and(Online::is_settled)
     }
-
-    fn serve(&mut self, now: Instant) {
-        if let State::Online(online) = &mut self.state {
-            online.serve(&mut self.lasting, now);
-        }
-    }
-
-    fn ask_for_socket(&mut self) {
-        self.state = State::Connecting;
-        self.lasting.out.push(Event::Connect);
-    }
-
-    fn connect(&mut self, credentials: Credentials, now: Instant) {
-        let Lasting {
-            identity,
-            config,
-            out,
-            ..
-        } = &mut self.lasting;
-        let username = Username::new(identity.clone(), config.client_type.clone()).encode();
-        let written = wire::connect(
-            out.packets(now),
-            &identity.client_id(),
-            &username,
-            credentials.password.as_deref(),
-            config.keep_alive_s(),
-        );
-        self.state = State::Handshake(Handshake {
-            reader: Reader::new(config.max_packet),
-            renew_at: credentials.renew_at,
-            deadline: now + config.connack_timeout,
-        });
-        if written.is_err() {
-            self.end(LossReason::CredentialsTooLong, Socket::Open, now);
-        }
-    }
-
-    fn on_packet(&mut self, packet: Packet, now: Instant) -> Result<(), LossReason> {
-        match &mut self.state {
-            State::Online(online) => online.on_packet(packet, &mut self.lasting, now),
-            State::Handshake(_) => match packet {
-                Packet::Connack(connack) => {
-                    self.on_connack(&connack, now);
-                    Ok(())
-                }
-                Packet::Publish(_)
-                | Packet::Puback(_)
-                | Packet::Suback { .. }
-                | Packet::Unsuback(_)
-                | Packet::Pingresp => Err(Violation::Unexpected.into()),
-            },
-            State::Closed | State::Waiting { .. } | State::Connecting | State::Disconnecting(_) => {
-                Ok(())
-            }
-        }
-    }
-
-    fn on_connack(&mut self, connack: &Connack, now: Instant) {
-        let State::Handshake(handshake) = mem::replace(&mut self.state, State::Closed) else {
-            return;
-        };
-        let refusal = match connack.code {
-            ConnectReturnCode::Accepted => {
-                self.attempts.on_accepted();
-                let epoch = self.next_epoch;
-                self.next_epoch.0 += 1;
-                let session_present = connack.session_present;
-                self.lasting.out.push(Event::Connected {
-                    epoch,
-                    session_present,
-                });
-                self.state = State::Online(Online::start(
-                    epoch,
-                    handshake.reader,
-                    session_present,
-                    handshake.renew_at,
-                    &mut self.lasting,
-                    now,
-                ));
-                return;
-            }
-            ConnectReturnCode::NotAuthorized | ConnectReturnCode::BadUserNameOrPassword => {
-                RefusalReason::Credentials
-            }
-            ConnectReturnCode::ServerUnavailable => RefusalReason::Unavailable,
-            ConnectReturnCode::UnacceptableProtocolVersion
-            | ConnectReturnCode::IdentifierRejected => RefusalReason::Protocol,
-        };
-        let wait = self
-            .attempts
-            .after_refusal(refusal, &self.lasting.config, &mut self.rng);
-        self.lasting.out.push(Event::Refused { reason: refusal });
-        self.lasting.out.push(Event::Close);
-        self.state = State::Disconnecting(Next::Wait { until: now + wait });
-    }
-
-    fn end_on_error(&mut self, result: Result<(), LossReason>, now: Instant) {
-        if let Err(reason) = result {
-            self.end(reason, Socket::Open, now);
-        }
-    }
-
-    /// Ends the connection, accepted or not.
-    fn end(&mut self, reason: LossReason, socket: Socket, now: Instant) {
-        let next = match mem::replace(&mut self.state, State::Closed) {
-            State::Handshake(_) => {
-                self.lasting.out.push(Event::ConnectFailed { reason });
-                let wait = self
-                    .attempts
-                    .after_connect_failure(&self.lasting.config, &mut self.rng);
-                Next::Wait { until: now + wait }
-            }
-            State::Online(online) => {
-                let lasted = now.saturating_duration_since(online.since());
-                match (online.end(reason, &mut self.lasting), socket) {
-                    // `Close` is about to end the second socket as well.
-                    (None, _) | (Some(Next::AwaitSocket), Socket::Open) => {
-                        let wait =
-                            self.attempts
-                                .after_loss(lasted, &self.lasting.config, &mut self.rng);
-                        Next::Wait { until: now + wait }
-                    }
-                    (Some(next), _) => next,
-                }
-            }
-            other @ (State::Closed
-            | State::Waiting { .. }
-            | State::Connecting
-            | State::Disconnecting(_)) => {
-                self.state = other;
-                return;
-            }
-        };
-        match socket {
-            Socket::Gone => {
-                self.lasting.out.forget_packets();
-                self.proceed(next, now);
-            }
-            Socket::Open => {
-                self.lasting.out.push(match next {
-                    Next::UseSocket(_) => Event::Switch,
-                    Next::Connect | Next::Wait { .. } | Next::AwaitSocket => Event::Close,
-                });
-                self.state = State::Disconnecting(next);
-            }
-        }
-    }
-
-    fn on_socket_closed(&mut self, now: Instant) {
-        if let State::Disconnecting(next) = mem::replace(&mut self.state, State::Closed) {
-            self.lasting.out.forget_packets();
-            self.proceed(next, now);
-        }
-    }
-
-    /// Goes on after the end of a connection.
-    fn proceed(&mut self, next: Next, now: Instant) {
-        if !self.is_wanted {
-            self.state = State::Closed;
-            self.lasting.give_up();
-            self.lasting.out.push(Event::Closed);
-            return;
-        }
-        match next {
-            Next::Connect => self.ask_for_socket(),
-            Next::Wait { until } => self.state = State::Waiting { until },
-            Next::AwaitSocket => self.state = State::Connecting,
-            Next::UseSocket(credentials) => self.connect(credentials, now),
-        }
-    }
-
-    fn next_timer(&self) -> Option<(Instant, Timer)> {
-        match &self.state {
-            State::Closed | State::Connecting | State::Disconnecting(_) => None,
-            State::Waiting { until } => Some((*until, Timer::BackOff)),
-            State::Handshake(handshake) => Some((handshake.deadline, Timer::Connack)),
-            State::Online(online) => online.next_timer(&self.lasting),
-        }
-    }
-
-    fn on_timer(&mut self, timer: Timer, now: Instant) {
-        match &mut self.state {
-            State::Closed | State::Connecting | State::Disconnecting(_) => {}
-            State::Waiting { .. } => self.ask_for_socket(),
-            State::Handshake(_) => self.end(LossReason::ConnackTimeout, Socket::Open, now),
-            State::Online(online) => {
-                let handled = online.on_timer(timer, &mut self.lasting, now);
-                self.end_on_error(handled, now);
-            }
-        }
-    }
-}
-
-/// Whether the driver still has the socket of a connection that ends.
-#[derive(Clone, Copy)]
-enum Socket {
-    Open,
-    Gone,
 }
 
 fn check_size(size: usize, limit: usize) -> Result<(), NotTaken> {

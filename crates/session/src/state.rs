@@ -29,6 +29,32 @@ pub(crate) enum State {
     Disconnecting(Next),
 }
 
+impl State {
+    /// The connection that the hub has accepted, if there is one.
+    pub(crate) const fn online(&self) -> Option<&Online> {
+        match self {
+            Self::Online(online) => Some(online),
+            Self::Closed
+            | Self::Waiting { .. }
+            | Self::Connecting
+            | Self::Handshake(_)
+            | Self::Disconnecting(_) => None,
+        }
+    }
+
+    /// The same, to work on.
+    pub(crate) const fn online_mut(&mut self) -> Option<&mut Online> {
+        match self {
+            Self::Online(online) => Some(online),
+            Self::Closed
+            | Self::Waiting { .. }
+            | Self::Connecting
+            | Self::Handshake(_)
+            | Self::Disconnecting(_) => None,
+        }
+    }
+}
+
 /// A connection that the hub has not accepted yet.
 pub(crate) struct Handshake {
     pub(crate) reader: Reader,

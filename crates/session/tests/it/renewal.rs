@@ -102,6 +102,21 @@ fn a_connection_that_breaks_while_the_second_socket_is_opened_waits_for_that() {
 }
 
 #[test]
+fn a_hub_that_falls_silent_while_the_second_socket_is_opened_ends_both() {
+    let mut rig = renewing();
+    rig.publish("no answer");
+    rig.wait(seconds(15));
+    let events = rig.events();
+    assert!(matches!(events[..], [.., Event::Close]), "{events:?}");
+    rig.session.handle_disconnected(LossReason::Socket, rig.now);
+    rig.wait(seconds(1));
+    assert!(
+        matches!(rig.event(), Event::Connect),
+        "a socket is asked for anew"
+    );
+}
+
+#[test]
 fn a_connection_that_breaks_while_it_drains_is_replaced_at_once() {
     let mut rig = renewing();
     rig.publish("in flight");

@@ -137,6 +137,18 @@ fn what_comes_while_the_connection_is_down_follows_what_was_in_flight() {
 }
 
 #[test]
+fn bytes_that_a_lost_socket_did_not_take_are_not_written_to_the_next() {
+    let mut rig = Rig::online(NOTHING);
+    rig.publish("never polled");
+    rig.session
+        .handle_disconnected(LossReason::ClosedByHub, rig.now);
+    assert_eq!(rig.sent(), []);
+    rig.wait(crate::rig::seconds(1));
+    rig.session.handle_connected(credentials(), rig.now);
+    assert_eq!(rig.sent(), [Sent::Connect]);
+}
+
+#[test]
 fn a_cancelled_message_is_not_sent_again_but_counts_until_the_hub_has_answered() {
     let mut rig = Rig::online(NOTHING);
     let [a, b] = [rig.publish("a"), rig.publish("b")];
