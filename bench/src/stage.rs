@@ -1,0 +1,239 @@
+//! A hub and one peer, running.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use clap::ValueEnum;
+use serde::Serialize;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::bare_proxy;
+use crate::fleet::Fleet;
+use crate::http_client::{Connection, Prepared};
+use crate::load::{Outcome, Plan, Step};
+use crate::process::{self, Process};
+use crate::rig::Rig;
+use crate::tls::{self, Endpoint};
+
+pub(crate) mod certificates;
+pub(crate) mod gateway;
+mod mosquitto;
+pub(crate) mod node;
+
+/// What stands between the load generator and the hub.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PeerKind {
+    /// `tombolo serve`
+    #[value(name = "gateway")]
+    Gateway,
+    /// The least that a gateway can do; see [`bare_proxy`]
+    #[value(name = "bare")]
+    BareProxy,
+    /// The same gateway written with fastify and Azure's device SDK
+    #[value(name = "node")]
+    Node,
+}
+
+/// The hub that the peers talk to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum HubKind {
+    /// The broker of the Debian package: fast, and nobody's relative
+    Mosquitto,
+}
+
+/// A hub and one peer. Both end when this is dropped.
+pub(crate) struct Stage<'a> {
+    rig: &'a Rig,
+    folder: PathBuf,
+    hub: Hub,
+    peer: Peer,
+    fleet: Fleet,
+}
+
+struct Hub {
+    process: Process,
+    endpoint: Endpoint,
+}
+
+/// A peer that answers.
+struct Peer {
+    process: Process,
+    endpoint: Endpoint,
+    /// From the start of the process to the first answer of any kind.
+    start: Duration,
+}
+
+impl PeerKind {
+    /// As tables call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::BareProxy => "bare proxy",
+            Self::Node => "Node gateway",
+        }
+    }
+
+    /// Whether devices can receive messages through it.
+    pub(crate) fn is_receiving(self) -> bool {
+        match self {
+            Self::Gateway | Self::Node => true,
+            Self::BareProxy => false,
+        }
+    }
+}
+
+impl<'a> Stage<'a> {
+    /// Starts both, with that many devices.
+    pub(crate) async fn open(rig: &'a Rig, kind: PeerKind, devices: usize) -> anyhow::Result<Self> {
+        let folder = rig.new_folder(kind.name())?;
+        let mut fleet = Fleet::new(devices)?;
+        let mut hub = match rig.options.hub {
+            HubKind::Mosquitto => mosquitto::start(rig, &folder)?,
+        };
+        hub.wait().await?;
+        let listen = free_address()?;
+        let begun = Instant::now();
+        let process = match kind {
+            PeerKind::Gateway => gateway::start(rig, &folder, listen, &hub.endpoint, &fleet)?,
+            PeerKind::BareProxy => bare_proxy(rig, &folder, listen, &hub.endpoint)?,
+            PeerKind::Node => node::start(rig, &folder, listen, &hub.endpoint, &fleet)?,
+        };
+        let mut peer = Peer {
+            process,
+            endpoint: rig.certificates.endpoint(listen, certificates::PEER),
+            start: Duration::ZERO,
+        };
+        peer.wait(kind).await?;
+        peer.start = begun.elapsed();
+        match kind {
+            PeerKind::Gateway => gateway::hand_out_tokens(&folder, &mut fleet).await?,
+            PeerKind::BareProxy | PeerKind::Node => {}
+        }
+        fleet.write(&folder.join(FLEET))?;
+        Ok(Self {
+            rig,
+            folder,
+            hub,
+            peer,
+            fleet,
+        })
+    }
+
+    /// Has the load generator carry out these steps over that many connections.
+    pub(crate) async fn load(
+        &mut self,
+        connections: usize,
+        steps: &[Step],
+    ) -> anyhow::Result<Vec<Outcome>> {
+        let plan = Plan {
+            peer: self.peer.endpoint.clone(),
+            hub: self.hub.endpoint.clone(),
+            fleet_file: self.folder.join(FLEET),
+            connections,
+            http2: self.rig.options.http2,
+            peer_pid: self.peer.process.id()?,
+            hub_pid: self.hub.process.id()?,
+            steps: steps.to_vec(),
+        };
+        let arguments = ["load".to_owned(), serde_json::to_string(&plan)?];
+        let printed =
+            process::output("the load generator", &self.rig.own, arguments, LONGEST_LOAD).await;
+        // A process that has died is the better explanation.
+        self.hub.process.ensure_running()?;
+        self.peer.process.ensure_running()?;
+        serde_json::from_slice(&printed?)
+            .context("the load generator printed something else than outcomes")
+    }
+
+    /// Stops both.
+    pub(crate) async fn close(self) -> anyhow::Result<()> {
+        self.peer.process.stop().await?;
+        self.hub.process.stop().await
+    }
+
+    /// How long the peer took to its first answer.
+    pub(crate) fn start(&self) -> Duration {
+        self.peer.start
+    }
+
+    /// Resident memory of the peer.
+    pub(crate) fn resident_kib(&self) -> anyhow::Result<u64> {
+        process::resident_kib(self.peer.process.id()?)
+    }
+
+    /// How many devices there are.
+    pub(crate) fn devices(&self) -> usize {
+        self.fleet.devices.len()
+    }
+}
+
+impl Hub {
+    async fn wait(&mut self) -> anyhow::Result<()> {
+        let until = Instant::now() + LONGEST_START;
+        while TcpStream::connect(self.endpoint.address).await.is_err() {
+            again("the hub", &mut self.process, until).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Peer {
+    /// Waits for an answer, whatever it says.
+    async fn wait(&mut self, kind: PeerKind) -> anyhow::Result<()> {
+        let tls = TlsConnector::from(tls::client(&self.endpoint.ca_file, &[tls::HTTP1])?);
+        let request = Prepared::new(&self.endpoint, http::Method::GET, "/healthz", "none", "")?;
+        let until = Instant::now() + LONGEST_START;
+        loop {
+            if let Ok(mut connection) = Connection::open(&self.endpoint, &tls).await
+                && connection.exchange(&request).await.is_ok()
+            {
+                return Ok(());
+            }
+            again(kind.name(), &mut self.process, until).await?;
+        }
+    }
+}
+
+/// Waits a little before the next look at a process that starts.
+async fn again(name: &str, process: &mut Process, until: Instant) -> anyhow::Result<()> {
+    process.ensure_running()?;
+    if Instant::now() > until {
+        bail!("{name} does not answer {LONGEST_START:?} after its start");
+    }
+    tokio::time::sleep(LOOK).await;
+    Ok(())
+}
+
+fn bare_proxy(
+    rig: &Rig,
+    folder: &Path,
+    listen: SocketAddr,
+    hub: &Endpoint,
+) -> anyhow::Result<Process> {
+    let settings = bare_proxy::Settings {
+        listen,
+        certificate_file: rig.certificates.certificate_file.clone(),
+        key_file: rig.certificates.key_file.clone(),
+        hub: hub.clone(),
+    };
+    let arguments = ["bare-proxy".to_owned(), serde_json::to_string(&settings)?];
+    Process::start(PeerKind::BareProxy.name(), &rig.own, arguments, folder)
+}
+
+/// An address on loopback that nobody listens on. It is free until somebody else takes it, so use it soon.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .context("could not find a free port")
+}
+
+const FLEET: &str = "fleet.json";
+/// What a start is measured in.
+const LOOK: Duration = Duration::from_millis(1);
+const LONGEST_START: Duration = Duration::from_secs(20);
+/// The longest plan: 15,000 sessions opened and received on, at a peer that is slow.
+const LONGEST_LOAD: Duration = Duration::from_secs(400);
