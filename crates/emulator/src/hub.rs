@@ -57,6 +57,7 @@ pub use methods::{CallId, MethodCall};
 pub use random::Random;
 pub use registry::{DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus, Statistics};
 pub use telemetry::{AuthScope, TelemetryPage, TelemetryRecord};
+pub(crate) use twin::NEVER;
 pub use twin::TwinChange;
 
 use connection::Connection;

@@ -1,0 +1,143 @@
+//! The HTTPS side: the hub's service REST API, and `/emulator/...` for what a real hub does otherwise.
+//!
+//! A request passes three doors before its handler: the host check, the right of its route, the size and time of its body.
+//! Any `api-version` is taken, and none is as well: a real hub wants one.
+
+mod access;
+mod answer;
+mod devices;
+mod extract;
+mod faults;
+mod messages;
+mod methods;
+mod telemetry;
+mod twins;
+
+use std::{pin::pin, sync::Arc};
+
+use axum::{
+    Router,
+    http::StatusCode,
+    middleware,
+    routing::{delete, get, post, put},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+pub(crate) use self::access::Access;
+use self::{access::Door, answer::HttpError};
+use crate::{Limits, hub::Right, shell::Shell};
+
+/// What handlers work with.
+#[derive(Clone)]
+struct Http {
+    shell: Arc<Shell>,
+    access: Arc<Access>,
+    limits: Limits,
+}
+
+/// All routes. Each stands behind the right that it needs ("Control access to IoT Hub by using shared access signatures").
+pub(crate) fn router(shell: Arc<Shell>, access: Access, limits: Limits) -> Router {
+    let http = Http {
+        shell,
+        access: Arc::new(access),
+        limits,
+    };
+    let behind = |door: Door, routes: Router<Http>| {
+        let access = Arc::clone(&http.access);
+        let shell = Arc::clone(&http.shell);
+        routes.route_layer(middleware::from_fn(move |request, next| {
+            access::check_right(Arc::clone(&access), Arc::clone(&shell), door, request, next)
+        }))
+    };
+    let registry_read = Router::new()
+        .route("/devices", get(devices::list))
+        .route("/devices/", get(devices::list))
+        .route("/devices/{id}", get(devices::read))
+        .route("/statistics/devices", get(devices::count))
+        .route("/statistics/service", get(devices::count_connected));
+    let registry_write =
+        Router::new().route("/devices/{id}", put(devices::write).delete(devices::remove));
+    let service_connect = Router::new()
+        .route("/devices/{id}/commands", delete(messages::purge))
+        .route(
+            "/twins/{id}",
+            get(twins::read).patch(twins::merge).put(twins::replace),
+        )
+        .route("/twins/{id}/methods", post(methods::invoke));
+    let emulator = Router::new()
+        .route("/emulator/devices/{id}/messages", post(messages::send))
+        .route("/emulator/telemetry", get(telemetry::read))
+        .route("/emulator/feedback", get(messages::feedback))
+        .route(
+            "/emulator/faults",
+            get(faults::list)
+                .post(faults::inject)
+                .delete(faults::clear_all),
+        )
+        .route("/emulator/faults/{id}", delete(faults::clear));
+    Router::new()
+        .merge(behind(Door::Service(Right::RegistryRead), registry_read))
+        .merge(behind(Door::Service(Right::RegistryWrite), registry_write))
+        .merge(behind(
+            Door::Service(Right::ServiceConnect),
+            service_connect,
+        ))
+        .merge(behind(Door::Emulator, emulator))
+        .method_not_allowed_fallback(|| async {
+            HttpError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "MethodNotAllowed",
+                "This path has other methods.",
+            )
+        })
+        .fallback(|| async {
+            HttpError::new(StatusCode::NOT_FOUND, "NotFound", "There is no such path.")
+        })
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&http.access),
+            access::check_host,
+        ))
+        .layer(middleware::map_response(answer::add_request_id))
+        .with_state(http)
+}
+
+/// Serves one connection, HTTP/1.1 or HTTP/2, until its end or shutdown.
+pub(crate) async fn serve(
+    shell: Arc<Shell>,
+    stream: TlsStream<TcpStream>,
+    router: Router,
+    limits: Limits,
+) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.headers);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .keep_alive_interval(limits.headers)
+        .keep_alive_timeout(limits.headers);
+    let service = TowerToHyperService::new(router);
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = shell.stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "HTTPS connection ended early");
+    }
+}
+
+/// Requests at a time on one HTTP/2 connection.
+const HTTP2_STREAMS: u32 = 100;

@@ -1,0 +1,227 @@
+//! `/devices`, `/statistics`: the identity registry.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode, header::IF_MATCH},
+};
+use iothub::{DeviceId, ErrorCode, sas::Key};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{
+    Http,
+    answer::{HttpError, time_or_never},
+    extract::{JsonBody, Path, Query},
+};
+use crate::hub::{DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus, Error, IfMatch};
+
+pub(super) async fn list(
+    State(http): State<Http>,
+    Query(query): Query<List>,
+) -> Result<Json<Vec<Value>>, HttpError> {
+    let top = query.top.unwrap_or(LIST);
+    if !(1..=LIST).contains(&top) {
+        return Err(HttpError::invalid(format!("top is 1 to {LIST}.")));
+    }
+    let devices = http.shell.with(|hub, _| hub.devices(top));
+    Ok(Json(devices.iter().map(to_json).collect()))
+}
+
+pub(super) async fn read(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, HttpError> {
+    let id = device_id(&id)?;
+    let info = http.shell.with(|hub, _| hub.device(&id))?;
+    Ok(Json(to_json(&info)))
+}
+
+/// Without `If-Match` create only, with it update only; 200 in both cases (live hub).
+pub(super) async fn write(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<Body>,
+) -> Result<Json<Value>, HttpError> {
+    let id = device_id(&id)?;
+    let spec = body.into_spec(&id)?;
+    let info = match if_match(&headers)? {
+        None => http
+            .shell
+            .with(|hub, now| hub.create_device(&id, spec, now)),
+        Some(if_match) => http
+            .shell
+            .with(|hub, now| hub.update_device(&id, spec, &if_match, now)),
+    };
+    Ok(Json(to_json(&info?)))
+}
+
+pub(super) async fn remove(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, HttpError> {
+    let id = device_id(&id)?;
+    let if_match = if_match(&headers)?.ok_or_else(|| Error {
+        code: ErrorCode::PreconditionFailed,
+        message: "Etag missing".to_owned(),
+    })?;
+    http.shell
+        .with(|hub, now| hub.delete_device(&id, &if_match, now))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn count(State(http): State<Http>) -> Json<Value> {
+    let numbers = http.shell.with(|hub, _| hub.statistics());
+    Json(json!({
+        "totalDeviceCount": numbers.enabled + numbers.disabled,
+        "enabledDeviceCount": numbers.enabled,
+        "disabledDeviceCount": numbers.disabled,
+    }))
+}
+
+pub(super) async fn count_connected(State(http): State<Http>) -> Json<Value> {
+    let numbers = http.shell.with(|hub, _| hub.statistics());
+    Json(json!({ "connectedDeviceCount": numbers.connected }))
+}
+
+/// An id from a path, percent-decoded.
+pub(super) fn device_id(text: &str) -> Result<DeviceId, HttpError> {
+    text.parse()
+        .map_err(|error| HttpError::invalid(format!("The device id cannot be used: {error}.")))
+}
+
+/// The condition of a request, if it has one.
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, HttpError> {
+    headers
+        .get(IF_MATCH)
+        .map(|value| {
+            let text = value.to_str();
+            text.map(IfMatch::parse)
+                .map_err(|_| HttpError::invalid("If-Match is no text."))
+        })
+        .transpose()
+}
+
+#[derive(Deserialize)]
+pub(super) struct List {
+    top: Option<usize>,
+}
+
+/// What the SDKs send; members that are not the service's to write are passed over.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Body {
+    device_id: Option<String>,
+    #[serde(default)]
+    status: Status,
+    status_reason: Option<String>,
+    authentication: Option<Authentication>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    #[default]
+    Enabled,
+    Disabled,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Authentication {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    symmetric_key: Option<SymmetricKey>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SymmetricKey {
+    primary_key: Option<String>,
+    secondary_key: Option<String>,
+}
+
+impl Body {
+    fn into_spec(self, id: &DeviceId) -> Result<DeviceSpec, HttpError> {
+        if self.device_id.is_some_and(|other| other != id.as_str()) {
+            return Err(HttpError::invalid(
+                "The deviceId in the body is not that of the path.",
+            ));
+        }
+        let keys = self.authentication.map(Authentication::into_keys);
+        Ok(DeviceSpec {
+            status: match self.status {
+                Status::Enabled => DeviceStatus::Enabled,
+                Status::Disabled => DeviceStatus::Disabled,
+            },
+            status_reason: self.status_reason,
+            keys: keys.transpose()?.flatten(),
+        })
+    }
+}
+
+impl Authentication {
+    /// `""` or nothing for both: the hub makes them. One alone is refused (live hub).
+    fn into_keys(self) -> Result<Option<DeviceKeys>, HttpError> {
+        match self.kind.as_deref() {
+            None | Some("sas") => {}
+            Some(kind @ ("selfSigned" | "certificateAuthority")) => {
+                return Err(HttpError::invalid(format!(
+                    "The emulator has no authentication of type {kind} yet, only sas."
+                )));
+            }
+            Some(kind) => {
+                return Err(HttpError::invalid(format!(
+                    "There is no authentication of type {kind}."
+                )));
+            }
+        }
+        let (primary, secondary) = self
+            .symmetric_key
+            .map_or((None, None), |keys| (keys.primary_key, keys.secondary_key));
+        let given = |key: Option<String>| key.filter(|key| !key.is_empty());
+        match (given(primary), given(secondary)) {
+            (None, None) => Ok(None),
+            (Some(primary), Some(secondary)) => Ok(Some(DeviceKeys {
+                primary: key("primaryKey", &primary)?,
+                secondary: key("secondaryKey", &secondary)?,
+            })),
+            (Some(_), None) | (None, Some(_)) => Err(HttpError::invalid(
+                "primaryKey and secondaryKey are given both or neither.",
+            )),
+        }
+    }
+}
+
+fn key(name: &str, text: &str) -> Result<Key, HttpError> {
+    Key::from_base64(text).map_err(|error| HttpError::invalid(format!("{name}: {error}.")))
+}
+
+fn to_json(info: &DeviceInfo) -> Value {
+    json!({
+        "deviceId": info.device_id,
+        "generationId": info.generation_id,
+        "etag": info.etag,
+        "connectionState": if info.is_connected { "Connected" } else { "Disconnected" },
+        "status": info.status.as_str(),
+        "statusReason": info.status_reason,
+        "connectionStateUpdatedTime": time_or_never(info.connection_updated_at),
+        "statusUpdatedTime": time_or_never(info.status_updated_at),
+        "lastActivityTime": time_or_never(info.last_activity_at),
+        "cloudToDeviceMessageCount": info.cloud_messages,
+        "authentication": {
+            "symmetricKey": {
+                "primaryKey": info.keys.primary.to_base64(),
+                "secondaryKey": info.keys.secondary.to_base64(),
+            },
+            "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
+            "type": "sas",
+        },
+        "capabilities": { "iotEdge": false },
+    })
+}
+
+/// Devices that one request lists at most ("Service - Devices - List").
+const LIST: usize = 1000;

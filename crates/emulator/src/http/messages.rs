@@ -1,0 +1,113 @@
+//! Cloud-to-device messages and their feedback. A real hub takes them over AMQP only.
+
+use axum::{Json, extract::State, http::HeaderMap};
+use iothub::{AckRequest, CloudMessage};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Http,
+    answer::HttpError,
+    devices::device_id,
+    extract::{Path, Payload, Query},
+};
+use crate::hub::FeedbackRecord;
+
+/// The body is the payload; properties come as headers, as on the hub's HTTPS device API.
+pub(super) async fn send(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Payload(payload): Payload,
+) -> Result<Json<Value>, HttpError> {
+    let id = device_id(&id)?;
+    let message = CloudMessage {
+        payload,
+        ..from_headers(&headers)?
+    };
+    let message_id = message.system.message_id.clone();
+    let sent = http
+        .shell
+        .with(|hub, now| hub.send_message(&id, message, now))?;
+    Ok(Json(json!({
+        "deviceId": id,
+        "messageId": message_id,
+        "sequenceNumber": sent.sequence,
+        "expiryTimeUtc": sent.expires_at,
+    })))
+}
+
+pub(super) async fn purge(
+    State(http): State<Http>,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, HttpError> {
+    let id = device_id(&id)?;
+    let purged = http.shell.with(|hub, now| hub.purge_messages(&id, now))?;
+    Ok(Json(
+        json!({ "deviceId": id, "moduleId": null, "totalMessagesPurged": purged }),
+    ))
+}
+
+/// The kept feedback from the number `from` on, as an array of the records that a hub sends.
+pub(super) async fn feedback(
+    State(http): State<Http>,
+    Query(query): Query<From>,
+) -> Json<Vec<Value>> {
+    let records = http
+        .shell
+        .with(|hub, _| hub.feedback(query.from.unwrap_or(1)));
+    Json(records.iter().map(to_json).collect())
+}
+
+#[derive(Deserialize)]
+pub(super) struct From {
+    from: Option<u64>,
+}
+
+fn from_headers(headers: &HeaderMap) -> Result<CloudMessage, HttpError> {
+    let mut message = CloudMessage::default();
+    for (name, value) in headers {
+        let name = name.as_str();
+        if !name.starts_with("iothub-") {
+            continue;
+        }
+        let value = std::str::from_utf8(value.as_bytes())
+            .map_err(|_| HttpError::invalid(format!("The header {name} is not UTF-8.")))?
+            .to_owned();
+        let system = &mut message.system;
+        match name {
+            "iothub-messageid" => system.message_id = Some(value),
+            "iothub-correlationid" => system.correlation_id = Some(value),
+            "iothub-userid" => system.user_id = Some(value),
+            "iothub-contenttype" => system.content_type = Some(value),
+            "iothub-contentencoding" => system.content_encoding = Some(value),
+            "iothub-expiry" => system.expiry = Some(value),
+            "iothub-ack" => {
+                message.ack = AckRequest::parse(&value).ok_or_else(|| {
+                    HttpError::invalid("iothub-ack is none, positive, negative or full.")
+                })?;
+            }
+            other => {
+                let property = other.strip_prefix("iothub-app-").ok_or_else(|| {
+                    HttpError::invalid(format!(
+                        "There is no header {other}; an application property is iothub-app-NAME."
+                    ))
+                })?;
+                message.properties.push((property.to_owned(), value));
+            }
+        }
+    }
+    Ok(message)
+}
+
+fn to_json(record: &FeedbackRecord) -> Value {
+    json!({
+        "sequence": record.sequence,
+        "originalMessageId": record.original_message_id,
+        "enqueuedTimeUtc": record.at,
+        "statusCode": record.status.as_str(),
+        "description": record.status.as_str(),
+        "deviceId": record.device_id,
+        "deviceGenerationId": record.generation_id,
+    })
+}
