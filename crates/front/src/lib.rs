@@ -1,1 +1,255 @@
-//! What devices touch: listeners, authentication, the verbs of a device, delivery.
+//! What devices and operators touch: the listeners, authentication, the verbs of a device, the waiting for what the hub
+//! sends, and the admin API.
+//!
+//! How a request finds its way: `http/listen` accepts a connection, `http` checks the request and finds its handler,
+//! `auth` turns its credential into an identity, the handler calls one verb of `devices` or `delivery`, which speak
+//! to the store and to nothing else. What goes wrong on the way becomes an answer in `http/problem`, and only there.
+//!
+//! [`Front::start`] binds the listeners and returns a [`Handle`], which stops them in order: nothing new is accepted,
+//! long-polls end with what is known, writes in flight get their answers, and what is left at the deadline is cut.
+//!
+//! The store must keep working until [`Handle::shutdown`] has returned, for requests in flight wait for it.
+
+mod auth;
+mod config;
+mod delivery;
+mod devices;
+mod http;
+pub mod metrics;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use iothub::HubName;
+use rustls::ServerConfig;
+use secrecy::SecretString;
+use store::Store;
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+pub use self::{
+    config::{Config, InvalidServedName, Limits, ServedName, Waits},
+    http::tls::CertificateError,
+};
+use self::{
+    http::{
+        Admin, Gateway,
+        listen::{Shared, accept},
+        tls::Certificate,
+    },
+    metrics::Metrics,
+};
+
+/// Renders the metrics of the process in the text format of Prometheus.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the front works with, from the composition root.
+pub struct Parts {
+    /// The contract with the other half.
+    pub store: Store,
+    /// The hubs whose devices the admin API may name.
+    pub hubs: Vec<HubName>,
+    /// What opens the admin API.
+    pub admin_token: SecretString,
+    /// What `/metrics` answers.
+    pub render_metrics: RenderMetrics,
+}
+
+/// The device-facing half of the gateway.
+pub struct Front;
+
+/// A front that runs. Dropping it does not stop it: call [`Handle::shutdown`].
+pub struct Handle {
+    /// Where the device API listens; port 0 has become a real one.
+    addresses: Vec<SocketAddr>,
+    admin_address: SocketAddr,
+    certificate: Arc<Certificate>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+    cut: CancellationToken,
+}
+
+/// Why the front could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No address to listen at.
+    #[error("listen names no address")]
+    NoAddress,
+    /// No name to answer to.
+    #[error("names names no host: every request would be refused")]
+    NoName,
+    /// The admin API must not be reachable from outside.
+    #[error("admin_listen is {0}: the admin API listens on loopback only")]
+    AdminNotLoopback(SocketAddr),
+    /// An address is taken, or is not this machine's.
+    #[error("{address} cannot be listened at")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificate.
+    #[error("the certificate of the device API")]
+    Certificate(#[from] CertificateError),
+    /// The system gives no random bits.
+    #[error("the system has no randomness to give")]
+    Randomness(#[source] getrandom::Error),
+}
+
+/// Requests were cut off because they did not end before the deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{connections} connections or requests did not end in time and were cut off")]
+pub struct CutOff {
+    /// How many tasks were left.
+    pub connections: usize,
+}
+
+impl Front {
+    /// Binds the listeners and serves them until [`Handle::shutdown`].
+    ///
+    /// # Errors
+    ///
+    /// The configuration cannot be followed: an address is taken, the certificate is unusable.
+    pub async fn start(config: Config, parts: Parts) -> Result<Handle, StartError> {
+        if config.names.is_empty() {
+            return Err(StartError::NoName);
+        }
+        if config.listen.is_empty() {
+            return Err(StartError::NoAddress);
+        }
+        if !config.admin_listen.ip().is_loopback() {
+            return Err(StartError::AdminNotLoopback(config.admin_listen));
+        }
+        let certificate =
+            Certificate::load(config.certificate_file.clone(), config.key_file.clone()).await?;
+        let tls: Arc<ServerConfig> = Arc::new(certificate.server_config()?);
+
+        let mut listeners = Vec::with_capacity(config.listen.len());
+        for address in &config.listen {
+            listeners.push(bind(*address).await?);
+        }
+        let (admin_listener, admin_address) = bind(config.admin_listen).await?;
+
+        let (tasks, stopping, cut) = (
+            TaskTracker::new(),
+            CancellationToken::new(),
+            CancellationToken::new(),
+        );
+        let metrics = Arc::new(Metrics::new());
+        let gateway = Gateway::new(
+            &config,
+            parts.store.clone(),
+            metrics.clone(),
+            tasks.clone(),
+            stopping.clone(),
+        )
+        .map_err(StartError::Randomness)?;
+        let gateway = Arc::new(gateway);
+        let admin = Arc::new(
+            Admin::new(&config, parts, metrics.clone(), stopping.clone())
+                .map_err(StartError::Randomness)?,
+        );
+        let shared = |connections| {
+            Arc::new(Shared {
+                limits: config.limits.clone(),
+                waits: config.waits.clone(),
+                metrics: metrics.clone(),
+                connections: Arc::new(Semaphore::new(connections)),
+                tasks: tasks.clone(),
+                stopping: stopping.clone(),
+                cut: cut.clone(),
+            })
+        };
+
+        let of_devices = shared(config.limits.connections);
+        let mut addresses = Vec::with_capacity(listeners.len());
+        for (listener, address) in listeners {
+            addresses.push(address);
+            let acceptor = TlsAcceptor::from(tls.clone());
+            tasks.spawn(accept(
+                listener,
+                Some(acceptor),
+                gateway.clone(),
+                of_devices.clone(),
+            ));
+        }
+        // Operators keep their way in when devices have taken all of theirs.
+        tasks.spawn(accept(
+            admin_listener,
+            None,
+            admin,
+            shared(ADMIN_CONNECTIONS),
+        ));
+        info!(?addresses, admin = %admin_address, "listening");
+        Ok(Handle {
+            addresses,
+            admin_address,
+            certificate,
+            tasks,
+            stopping,
+            cut,
+        })
+    }
+}
+
+impl Handle {
+    /// Stops in order: nothing new is accepted, long-polls end with what is known, requests in flight get their
+    /// answers. What is left after `deadline` is cut off.
+    ///
+    /// # Errors
+    ///
+    /// Something was cut off.
+    pub async fn shutdown(self, deadline: Duration) -> Result<(), CutOff> {
+        self.stopping.cancel();
+        self.tasks.close();
+        if timeout(deadline, self.tasks.wait()).await.is_ok() {
+            return Ok(());
+        }
+        let cut_off = CutOff {
+            connections: self.tasks.len(),
+        };
+        warn!(
+            tasks = cut_off.connections,
+            "cutting off what did not end in time"
+        );
+        self.cut.cancel();
+        Err(cut_off)
+    }
+
+    /// Reads the certificate and its key again. New connections get what the files hold then; if that is unusable,
+    /// they go on getting what they got before.
+    ///
+    /// # Errors
+    ///
+    /// The files hold no certificate and key that go together.
+    pub async fn reload_certificate(&self) -> Result<(), CertificateError> {
+        self.certificate.reload().await?;
+        info!("the certificate was reloaded");
+        Ok(())
+    }
+
+    /// Where the device API listens, in the order of the configuration.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Where the admin API listens.
+    #[must_use]
+    pub const fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+}
+
+async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Bind { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+/// Connections that the admin listener takes at once.
+const ADMIN_CONNECTIONS: usize = 64;

@@ -1,0 +1,295 @@
+//! What the front can be told, with a default for all of it.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The listeners, their names and their limits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Addresses of the device API (HTTPS). Default: `["127.0.0.1:8443"]`. Port 0 takes a free one.
+    pub listen: Vec<SocketAddr>,
+    /// PEM file with the certificate and the intermediates behind it. Default: `tombolo.crt`.
+    pub certificate_file: PathBuf,
+    /// PEM file with the certificate's private key. Default: `tombolo.key`.
+    pub key_file: PathBuf,
+    /// Host names and addresses by which devices may call this gateway; a request for another one is answered 421.
+    /// Default: `["localhost", "127.0.0.1", "::1"]`.
+    pub names: Vec<ServedName>,
+    /// Address of the admin API (plain HTTP); loopback only. Default: `127.0.0.1:8444`.
+    pub admin_listen: SocketAddr,
+    /// How much a client may ask for.
+    pub limits: Limits,
+    /// How long a client waits, and is waited for.
+    pub waits: Waits,
+}
+
+/// How much a client may ask for. A bound that is too small refuses honest clients; one that is too large lets few
+/// clients take the memory of all.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Connections of all listeners; further ones are closed at once. Default: 20000. Each takes a file descriptor.
+    pub connections: usize,
+    /// Requests in flight of all devices, waiting ones included; the next is answered 503 `overloaded`.
+    /// Default: 40000.
+    pub requests: usize,
+    /// Requests in flight of one device or module, waiting ones included; the next is answered 429 `throttled`.
+    /// Default: 16.
+    pub requests_per_device: u32,
+    /// Streams of one HTTP/2 connection. Default: 128.
+    pub streams: u32,
+    /// Bytes of a request line and its headers; more is answered 431, or 400 up to twice as many. Default: 16384.
+    pub header_bytes: usize,
+    /// Headers of a request; more is answered 431, or 400 up to twice as many. Default: 64.
+    pub headers: usize,
+    /// Bytes of a JSON body; more is answered 413. A telemetry body has IoT Hub's own limit of 262144.
+    /// Default: 262144.
+    pub json_bytes: usize,
+}
+
+/// How long a client waits, and is waited for. Keys end in `_s`: seconds, fractions allowed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Waits {
+    /// For a TLS handshake; then the connection is closed. Default: 10.
+    #[serde(rename = "handshake_s", with = "seconds")]
+    pub handshake: Duration,
+    /// For the rest of a request's headers after the first byte (HTTP/1.1); then the connection is closed. Default: 10.
+    #[serde(rename = "header_s", with = "seconds")]
+    pub header: Duration,
+    /// How long a body may come slower than [`Limits`] ask: 1 KiB/s. Then it is answered 408. Default: 10.
+    #[serde(rename = "body_grace_s", with = "seconds")]
+    pub body_grace: Duration,
+    /// For a whole body; then it is answered 408. Default: 120.
+    #[serde(rename = "body_s", with = "seconds")]
+    pub body: Duration,
+    /// How long a connection without a request is kept (HTTP/1.1). Default: 120. Clients take an early close for an error.
+    #[serde(rename = "idle_http1_s", with = "seconds")]
+    pub idle_http1: Duration,
+    /// The same for HTTP/2. Default: 300.
+    #[serde(rename = "idle_http2_s", with = "seconds")]
+    pub idle_http2: Duration,
+    /// How long a request waits for the hub if it does not say (`Prefer: wait`). Default: 5.
+    #[serde(rename = "hub_s", with = "seconds")]
+    pub hub: Duration,
+    /// How long a request may ask to wait; a longer `Prefer: wait` is cut to this. Default: 50. Clients give up after
+    /// 60 s of silence.
+    #[serde(rename = "most_s", with = "seconds")]
+    pub most: Duration,
+    /// How long `GET .../devicebound` locks a message if the request does not say. Default: 60, as IoT Hub does.
+    #[serde(rename = "lock_s", with = "seconds")]
+    pub lock: Duration,
+}
+
+/// A host name, or an IP address, by which this gateway may be called.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ServedName {
+    /// A host name in lower case.
+    Host(Box<str>),
+    /// An address.
+    Ip(IpAddr),
+}
+
+/// The text is neither a host name nor an IP address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a name is a host name (\"gateway.example\") or an IP address, without scheme, port or path"
+)]
+pub struct InvalidServedName;
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 8443))],
+            certificate_file: "tombolo.crt".into(),
+            key_file: "tombolo.key".into(),
+            names: vec![
+                ServedName::Host("localhost".into()),
+                ServedName::Ip(Ipv4Addr::LOCALHOST.into()),
+                ServedName::Ip(Ipv6Addr::LOCALHOST.into()),
+            ],
+            admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8444)),
+            limits: Limits::default(),
+            waits: Waits::default(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            requests: 40_000,
+            requests_per_device: 16,
+            streams: 128,
+            header_bytes: 16 * 1024,
+            headers: 64,
+            json_bytes: api::limits::BODY_BYTES,
+        }
+    }
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(10),
+            header: Duration::from_secs(10),
+            body_grace: Duration::from_secs(10),
+            body: Duration::from_secs(120),
+            idle_http1: Duration::from_secs(120),
+            idle_http2: Duration::from_secs(300),
+            hub: api::limits::WRITE_WAIT,
+            most: api::limits::POLL_WAIT_MOST,
+            lock: Duration::from_secs(60),
+        }
+    }
+}
+
+impl ServedName {
+    /// Whether the host part of a `Host` header or `:authority`, without its port, is this name.
+    #[must_use]
+    pub fn is(&self, host: &str) -> bool {
+        match self {
+            // One trailing dot makes a host name absolute; it is the same name.
+            Self::Host(name) => host
+                .strip_suffix('.')
+                .unwrap_or(host)
+                .eq_ignore_ascii_case(name),
+            Self::Ip(address) => parse_ip(host) == Some(*address),
+        }
+    }
+}
+
+impl FromStr for ServedName {
+    type Err = InvalidServedName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidServedName> {
+        if let Some(address) = parse_ip(text) {
+            return Ok(Self::Ip(address));
+        }
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && label
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+        };
+        if text.len() <= 253 && text.split('.').all(is_label) {
+            Ok(Self::Host(text.to_ascii_lowercase().into()))
+        } else {
+            Err(InvalidServedName)
+        }
+    }
+}
+
+/// An address as URLs have it: IPv6 in brackets, or without.
+fn parse_ip(text: &str) -> Option<IpAddr> {
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .unwrap_or(text);
+    bare.parse().ok()
+}
+
+impl fmt::Display for ServedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Host(name) => f.write_str(name),
+            Self::Ip(address) => write!(f, "{address}"),
+        }
+    }
+}
+
+impl TryFrom<String> for ServedName {
+    type Error = InvalidServedName;
+
+    fn try_from(text: String) -> Result<Self, InvalidServedName> {
+        text.parse()
+    }
+}
+
+impl From<ServedName> for String {
+    fn from(name: ServedName) -> Self {
+        name.to_string()
+    }
+}
+
+/// Durations as numbers of seconds.
+mod seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+        if duration.subsec_nanos() == 0 {
+            to.serialize_u64(duration.as_secs())
+        } else {
+            to.serialize_f64(duration.as_secs_f64())
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(from)?;
+        Duration::try_from_secs_f64(seconds)
+            .ok()
+            .filter(|duration| *duration <= LONGEST)
+            .ok_or_else(|| D::Error::custom("a time is a number of seconds between 0 and 86400"))
+    }
+
+    /// Longer than any of these waits makes sense, and short enough for any clock arithmetic.
+    const LONGEST: Duration = Duration::from_secs(86_400);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_recognized_in_every_spelling() {
+        let host: ServedName = "Gateway.Example".parse().unwrap();
+        for spelling in ["gateway.example", "GATEWAY.example", "gateway.example."] {
+            assert!(host.is(spelling), "{spelling}");
+        }
+        for other in [
+            "",
+            "example",
+            "gateway.example.org",
+            "gateway.example..",
+            "x.gateway.example",
+        ] {
+            assert!(!host.is(other), "{other}");
+        }
+        let address: ServedName = "::1".parse().unwrap();
+        assert!(address.is("[::1]") && address.is("[0:0:0:0:0:0:0:1]") && !address.is("127.0.0.1"));
+    }
+
+    #[test]
+    fn a_name_has_no_scheme_port_or_path() {
+        for bad in ["", "https://a", "a:443", "a/b", "a..b", "a b", "a@b"] {
+            assert_eq!(bad.parse::<ServedName>(), Err(InvalidServedName), "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_are_numbers_of_seconds() {
+        let waits: Waits = serde_json::from_str(r#"{"handshake_s": 0.5, "hub_s": 7}"#).unwrap();
+        assert_eq!(waits.handshake, Duration::from_millis(500));
+        assert_eq!(waits.hub, Duration::from_secs(7));
+        for bad in [
+            r#"{"hub_s": -1}"#,
+            r#"{"hub_s": 1e9}"#,
+            r#"{"hub_s": "5s"}"#,
+            r#"{"hub": 5}"#,
+        ] {
+            assert!(serde_json::from_str::<Waits>(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Who is waiting for what the hub sends.
+//!
+//! A request that reads says what it needs for as long as it lives, looks, and looks again whenever something may have
+//! changed, until it has what it wants or its time is over. "Nothing waiting" is said of a settled session only: until
+//! then an empty answer is [partial](Completeness::Partial), and a session that cannot be had is an error.
+
+mod long_poll;
+
+use std::{sync::Arc, time::Duration};
+
+use iothub::{
+    Identity,
+    twin::{Section, TwinVersion},
+};
+use store::{
+    DeliveryLease, Failure, InboxEntry, InboxView, MethodEntry, Needs, SessionState, Status, Store,
+    StoreError,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::long_poll::LongPoll;
+use crate::devices::Error;
+
+/// Shows the inbox to requests.
+pub(crate) struct Delivery {
+    store: Store,
+    stopping: CancellationToken,
+    /// How long a session has to become settled before a read answers without it.
+    hub_wait: Duration,
+}
+
+/// Whether what is shown is all there is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Completeness {
+    /// It is.
+    Complete,
+    /// More may be waiting in the hub.
+    Partial,
+}
+
+/// What a read found, and whether that is all.
+#[derive(Debug)]
+pub(crate) struct Found<T> {
+    pub(crate) found: T,
+    pub(crate) completeness: Completeness,
+}
+
+/// The desired properties, as a device asks for them.
+#[derive(Debug)]
+pub(crate) enum DesiredFound {
+    /// A version that the device does not have.
+    Changed(Arc<Section>),
+    /// The device has the newest version.
+    Unchanged(TwinVersion),
+}
+
+impl Delivery {
+    pub(crate) fn new(store: Store, stopping: CancellationToken, hub_wait: Duration) -> Self {
+        Self {
+            store,
+            stopping,
+            hub_wait,
+        }
+    }
+
+    /// The next message, under a delivery lease. `wait`: how long to wait for one if it is known that none is there.
+    pub(crate) async fn receive(
+        &self,
+        identity: &Identity,
+        lock: Duration,
+        wait: Option<Duration>,
+    ) -> Result<Found<Option<DeliveryLease>>, Error> {
+        let mut poll = self.poll(identity, Needs::default(), wait).await?;
+        loop {
+            let status = self.store.signals.status(identity).await?;
+            if let Some(lease) = self.store.inbox.receive(identity, lock).await? {
+                return Ok(Found::some(Some(lease), &status));
+            }
+            if !poll.again(&status).await {
+                return Found::nothing(None, &status);
+            }
+        }
+    }
+
+    /// The direct methods that wait. `wait`: how long to wait for one.
+    pub(crate) async fn methods(
+        &self,
+        identity: &Identity,
+        wait: Option<Duration>,
+    ) -> Result<Found<Vec<MethodEntry>>, Error> {
+        let needs = Needs {
+            methods: true,
+            ..Needs::default()
+        };
+        let mut poll = self.poll(identity, needs, wait).await?;
+        loop {
+            let status = self.store.signals.status(identity).await?;
+            let methods = methods_of(self.store.inbox.read(identity).await?);
+            if !methods.is_empty() {
+                return Ok(Found::some(methods, &status));
+            }
+            if !poll.again(&status).await {
+                return Found::nothing(methods, &status);
+            }
+        }
+    }
+
+    /// Everything that waits. Of the desired properties only what `has_desired`, a test of versions, does not know;
+    /// they are followed only if there is such a test, because following them costs a twin read.
+    pub(crate) async fn inbox(
+        &self,
+        identity: &Identity,
+        has_desired: Option<&(dyn Fn(TwinVersion) -> bool + Sync)>,
+        wait: Option<Duration>,
+    ) -> Result<Found<InboxView>, Error> {
+        let needs = Needs {
+            methods: true,
+            desired: has_desired.is_some(),
+        };
+        let mut poll = self.poll(identity, needs, wait).await?;
+        loop {
+            let status = self.store.signals.status(identity).await?;
+            let mut view = self.store.inbox.read(identity).await?;
+            let is_known = has_desired.is_none() || is_fresh(&view, &status);
+            view.desired = view.desired.filter(|desired| {
+                has_desired.is_some_and(|has| is_known && !has(desired.section.version))
+            });
+            if !view.entries.is_empty() || view.desired.is_some() {
+                return Ok(Found::some(view, &status));
+            }
+            let again = if is_known {
+                poll.again(&status).await
+            } else {
+                poll.again_until_known().await
+            };
+            if !again {
+                let mut found = Found::nothing(view, &status)?;
+                if !is_known {
+                    found.completeness = Completeness::Partial;
+                }
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The desired properties. If `has` knows their version, waits for another one.
+    pub(crate) async fn desired(
+        &self,
+        identity: &Identity,
+        has: &(dyn Fn(TwinVersion) -> bool + Sync),
+        wait: Option<Duration>,
+    ) -> Result<DesiredFound, Error> {
+        let needs = Needs {
+            desired: true,
+            ..Needs::default()
+        };
+        let mut poll = self.poll(identity, needs, wait).await?;
+        let mut known = None;
+        loop {
+            let status = self.store.signals.status(identity).await?;
+            let view = self.store.inbox.read(identity).await?;
+            let fresh = if is_fresh(&view, &status) {
+                view.desired
+            } else {
+                None
+            };
+            let again = match fresh {
+                Some(desired) if !has(desired.section.version) => {
+                    return Ok(DesiredFound::Changed(desired.section));
+                }
+                Some(desired) => {
+                    known = Some(desired.section.version);
+                    poll.again_while_waiting().await
+                }
+                None if known.is_some() => poll.again_while_waiting().await,
+                None => poll.again_until_known().await,
+            };
+            if !again {
+                return match known {
+                    Some(version) => Ok(DesiredFound::Unchanged(version)),
+                    None => Err(self.why_unknown(&status)),
+                };
+            }
+        }
+    }
+
+    async fn poll(
+        &self,
+        identity: &Identity,
+        needs: Needs,
+        wait: Option<Duration>,
+    ) -> Result<LongPoll<'_>, StoreError> {
+        let demand = self.store.signals.demand(identity, needs).await?;
+        let watch = self.store.signals.watch(identity).await?;
+        Ok(LongPoll::new(
+            demand,
+            watch,
+            &self.stopping,
+            self.hub_wait,
+            wait,
+        ))
+    }
+
+    fn why_unknown(&self, status: &Status) -> Error {
+        match status.state {
+            SessionState::Refused => Failure::CredentialRefused.into(),
+            SessionState::Unreachable => Failure::HubUnavailable.into(),
+            SessionState::Closed
+            | SessionState::Connecting
+            | SessionState::Connected
+            | SessionState::Settled => {
+                if self.stopping.is_cancelled() {
+                    Error::Stopping
+                } else {
+                    Failure::HubTimeout.into()
+                }
+            }
+        }
+    }
+}
+
+impl<T> Found<T> {
+    fn some(found: T, status: &Status) -> Self {
+        Self {
+            found,
+            completeness: completeness(status),
+        }
+    }
+
+    /// Nothing was found, which is a fact only if the session could be had.
+    fn nothing(found: T, status: &Status) -> Result<Self, Error> {
+        match status.state {
+            SessionState::Refused => Err(Failure::CredentialRefused.into()),
+            SessionState::Unreachable => Err(Failure::HubUnavailable.into()),
+            SessionState::Closed
+            | SessionState::Connecting
+            | SessionState::Connected
+            | SessionState::Settled => Ok(Self::some(found, status)),
+        }
+    }
+}
+
+fn completeness(status: &Status) -> Completeness {
+    if status.state == SessionState::Settled {
+        Completeness::Complete
+    } else {
+        Completeness::Partial
+    }
+}
+
+/// Whether the desired properties that are shown have been followed without a gap until this moment.
+fn is_fresh(view: &InboxView, status: &Status) -> bool {
+    view.desired
+        .as_ref()
+        .is_some_and(|desired| Some(desired.connection) == status.connection)
+}
+
+fn methods_of(view: InboxView) -> Vec<MethodEntry> {
+    let entries = view.entries.into_iter();
+    entries
+        .filter_map(|entry| match entry {
+            InboxEntry::Method(method) => Some(method),
+            InboxEntry::Message(_) => None,
+        })
+        .collect()
+}

@@ -1,0 +1,426 @@
+//! The verbs of a device: domain values in, domain values out.
+//!
+//! A verb that writes submits one entry and waits for its ticket. Whoever asked may go away meanwhile: the entry is on
+//! its way, and its outcome stands.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use iothub::{
+    Identity, MethodResponse, Telemetry, limits,
+    topic::ToHub,
+    twin::{ReportedPatch, Twin, TwinVersion},
+};
+use store::{
+    Conclusion, Done, Failure, LockToken, MethodRequestId, Needs, SettleError, Settlement, Store,
+    StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket, TicketLost, Work,
+};
+use tokio::time::timeout_at;
+use tokio_util::task::TaskTracker;
+
+/// The verbs.
+pub(crate) struct Devices {
+    store: Store,
+    ids: SubmissionIds,
+    tasks: TaskTracker,
+}
+
+/// Where a settlement stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Settled {
+    /// The hub has been told.
+    Hub,
+    /// It is done here; the hub is told after the messages before it, or has been told before.
+    Gateway,
+}
+
+/// Why a verb came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The message is larger than the hub takes.
+    #[error("the message has {size} bytes as IoT Hub counts them, the most is {limit}")]
+    TooLarge {
+        /// Bytes as the hub counts them.
+        size: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// The properties do not fit into an MQTT topic.
+    #[error("the properties have {size} bytes in an MQTT topic, the most is {limit}")]
+    PropertiesTooLarge {
+        /// Bytes of the topic.
+        size: usize,
+        /// The most.
+        limit: usize,
+    },
+    /// The message id is longer than the hub takes.
+    #[error("a message id has at most {limit} characters, this one has {0}", limit = limits::MESSAGE_ID_LENGTH)]
+    MessageIdTooLong(usize),
+    /// It could not be put into the outbox.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The hub has not done it.
+    #[error(transparent)]
+    Failed(Box<Failure>),
+    /// What upstream did is something else than what was asked.
+    #[error("the outcome does not fit the request")]
+    Mismatch,
+    /// The message cannot be settled.
+    #[error(transparent)]
+    Settle(SettleError),
+    /// The direct method cannot be answered.
+    #[error(transparent)]
+    Method(SettleError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The gateway stops; what became of the request is not known.
+    #[error(transparent)]
+    Lost(#[from] TicketLost),
+    /// The gateway stops, before anything was done.
+    #[error("the gateway is stopping")]
+    Stopping,
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(Box::new(failure))
+    }
+}
+
+impl Devices {
+    pub(crate) fn new(store: Store, tasks: TaskTracker) -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            store,
+            ids: SubmissionIds::new()?,
+            tasks,
+        })
+    }
+
+    /// Sends one telemetry message; returns when the hub has acknowledged it.
+    pub(crate) async fn send_telemetry(
+        &self,
+        identity: &Identity,
+        telemetry: Telemetry,
+        wait: Duration,
+    ) -> Result<(), Error> {
+        check_telemetry(identity, &telemetry)?;
+        match self
+            .carry_out(identity, Work::Telemetry(telemetry), wait)
+            .await?
+        {
+            Done::Acknowledged => Ok(()),
+            Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
+        }
+    }
+
+    /// Reads the twin at the hub.
+    pub(crate) async fn read_twin(
+        &self,
+        identity: &Identity,
+        wait: Duration,
+    ) -> Result<Arc<Twin>, Error> {
+        match self.carry_out(identity, Work::TwinRead, wait).await? {
+            Done::TwinRead(twin) => Ok(twin),
+            Done::Acknowledged | Done::ReportedPatched { .. } => Err(Error::Mismatch),
+        }
+    }
+
+    /// Merges a patch into the reported properties; says their version if the hub does.
+    pub(crate) async fn patch_reported(
+        &self,
+        identity: &Identity,
+        patch: ReportedPatch,
+        wait: Duration,
+    ) -> Result<Option<TwinVersion>, Error> {
+        match self
+            .carry_out(identity, Work::ReportedPatch(patch), wait)
+            .await?
+        {
+            Done::ReportedPatched { version } => Ok(version),
+            Done::Acknowledged | Done::TwinRead(_) => Err(Error::Mismatch),
+        }
+    }
+
+    /// Answers a direct method; returns when the hub has acknowledged the answer.
+    ///
+    /// Once the method is claimed nobody else can answer it. So the answer is submitted even if the caller goes away.
+    pub(crate) async fn answer_method(
+        self: &Arc<Self>,
+        identity: &Identity,
+        request: MethodRequestId,
+        response: MethodResponse,
+        wait: Duration,
+    ) -> Result<(), Error> {
+        if response.payload.len() > limits::METHOD_PAYLOAD_BYTES {
+            return Err(Error::TooLarge {
+                size: response.payload.len(),
+                limit: limits::METHOD_PAYLOAD_BYTES,
+            });
+        }
+        let (devices, identity) = (self.clone(), identity.clone());
+        let answered = self.tasks.spawn(async move {
+            devices
+                .store
+                .inbox
+                .claim_method(&identity, &request)
+                .await
+                .map_err(Error::Method)?;
+            devices
+                .carry_out(&identity, Work::MethodAnswer { request, response }, wait)
+                .await
+        });
+        match answered.await.map_err(|_| Error::Stopping)?? {
+            Done::Acknowledged => Ok(()),
+            Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
+        }
+    }
+
+    /// Settles one message; returns when it is known what became of the settlement.
+    pub(crate) async fn settle(
+        &self,
+        identity: &Identity,
+        token: &LockToken,
+        settlement: Settlement,
+        wait: Duration,
+    ) -> Result<Settled, Error> {
+        // The hub is told on the connection that the message came on: it must not be closed for want of requests.
+        let _demand = self
+            .store
+            .signals
+            .demand(identity, Needs::default())
+            .await?;
+        let deadline = Instant::now() + wait;
+        let ticket = self
+            .begin_settlement(identity, token, settlement)
+            .await
+            .map_err(Error::Settle)?;
+        conclusion(ticket, deadline).await
+    }
+
+    /// Settles many messages, each for itself, within one wait. The results have the order of the settlements.
+    pub(crate) async fn settle_all(
+        &self,
+        identity: &Identity,
+        settlements: &[(LockToken, Settlement)],
+        wait: Duration,
+    ) -> Result<Vec<Result<Settled, Error>>, Error> {
+        let _demand = self
+            .store
+            .signals
+            .demand(identity, Needs::default())
+            .await?;
+        let deadline = Instant::now() + wait;
+        // All are settled before the first is waited for: the hub is told of a message only after the earlier ones.
+        let mut tickets = Vec::with_capacity(settlements.len());
+        for (token, settlement) in settlements {
+            tickets.push(self.begin_settlement(identity, token, *settlement).await);
+        }
+        let mut results = Vec::with_capacity(tickets.len());
+        for ticket in tickets {
+            results.push(match ticket {
+                Ok(ticket) => conclusion(ticket, deadline).await,
+                Err(error) => Err(Error::Settle(error)),
+            });
+        }
+        Ok(results)
+    }
+
+    /// Submits one entry and waits for its outcome.
+    async fn carry_out(
+        &self,
+        identity: &Identity,
+        work: Work,
+        wait: Duration,
+    ) -> Result<Done, Error> {
+        let deadline = Instant::now() + wait.max(SHORTEST_WAIT);
+        let ticket = self
+            .submit(Submission {
+                id: self.ids.next(),
+                identity: identity.clone(),
+                work,
+                survival: Survival::Ephemeral { deadline },
+            })
+            .await?;
+        // The session gives the entry up at the deadline and knows best why, so it gets a moment to say so.
+        match timeout_at((deadline + SLACK).into(), ticket).await {
+            Ok(outcome) => Ok(outcome??),
+            Err(_) => Err(Failure::HubTimeout.into()),
+        }
+    }
+
+    /// Settles again if the answer was lost, which is the same settlement. Only an abandon may count each time.
+    async fn begin_settlement(
+        &self,
+        identity: &Identity,
+        token: &LockToken,
+        settlement: Settlement,
+    ) -> Result<Ticket<Conclusion>, SettleError> {
+        for _ in 1..ATTEMPTS {
+            match self.store.inbox.settle(identity, token, settlement).await {
+                Err(SettleError::Store(StoreError::UnknownOutcome))
+                    if settlement != Settlement::Abandon => {}
+                result => return result,
+            }
+        }
+        self.store.inbox.settle(identity, token, settlement).await
+    }
+
+    /// Submits again under the same id if the answer was lost, which does nothing twice.
+    async fn submit(&self, submission: Submission) -> Result<Ticket<store::Outcome>, SubmitError> {
+        for _ in 1..ATTEMPTS {
+            match self.store.outbox.submit(submission.clone()).await {
+                Err(SubmitError::Store(StoreError::UnknownOutcome)) => {}
+                result => return result,
+            }
+        }
+        self.store.outbox.submit(submission).await
+    }
+}
+
+/// Waits until it is known what became of a settlement.
+async fn conclusion(ticket: Ticket<Conclusion>, deadline: Instant) -> Result<Settled, Error> {
+    match timeout_at(deadline.into(), ticket).await {
+        Err(_) => Err(Failure::HubTimeout.into()),
+        Ok(conclusion) => match conclusion? {
+            Conclusion::Hub => Ok(Settled::Hub),
+            Conclusion::Gateway => Ok(Settled::Gateway),
+            Conclusion::Lost => Err(Error::Settle(SettleError::Lost)),
+        },
+    }
+}
+
+/// Checks what the hub would answer by closing the connection.
+fn check_telemetry(identity: &Identity, telemetry: &Telemetry) -> Result<(), Error> {
+    let size = telemetry.size();
+    if size > limits::TELEMETRY_BYTES {
+        return Err(Error::TooLarge {
+            size,
+            limit: limits::TELEMETRY_BYTES,
+        });
+    }
+    if let Some(id) = &telemetry.system.message_id
+        && id.chars().count() > limits::MESSAGE_ID_LENGTH
+    {
+        return Err(Error::MessageIdTooLong(id.chars().count()));
+    }
+    // What is not payload stands in the topic, at most three times as long as it is, with separators and names of
+    // system properties. Only what may not fit is worth encoding for it.
+    let properties = size - telemetry.payload.len();
+    let separators = (telemetry.properties.len() + telemetry.system.others.len()) * 8;
+    if (properties + separators) * 3 + TOPIC_OVERHEAD > limits::TOPIC_BYTES {
+        let size = ToHub::telemetry(identity, telemetry.to_bag())
+            .encode()
+            .len();
+        if size > limits::TOPIC_BYTES {
+            return Err(Error::PropertiesTooLarge {
+                size,
+                limit: limits::TOPIC_BYTES,
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Makes ids that no other submission has: 64 random bits of this process, and a count.
+struct SubmissionIds {
+    process: u64,
+    count: AtomicU64,
+}
+
+impl SubmissionIds {
+    fn new() -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            process: getrandom::u64()?,
+            count: AtomicU64::new(0),
+        })
+    }
+
+    fn next(&self) -> SubmissionId {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        SubmissionId(u128::from(self.process) << 64 | u128::from(count))
+    }
+}
+
+/// A write that does not wait for the hub cannot say anything that is true, so it waits this long at least.
+const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+/// How much later than the entry's deadline its outcome may come.
+const SLACK: Duration = Duration::from_millis(250);
+/// How often a call of the store is made whose answer is lost.
+const ATTEMPTS: u32 = 3;
+/// More than the bytes of a telemetry topic without application properties: two ids, literals, names of system
+/// properties.
+const TOPIC_OVERHEAD: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity() -> Identity {
+        Identity::device("hub.example".parse().unwrap(), "dev1".parse().unwrap())
+    }
+
+    fn with_property(value: String) -> Telemetry {
+        Telemetry {
+            properties: vec![("p".to_owned(), value)],
+            ..Telemetry::default()
+        }
+    }
+
+    #[test]
+    fn a_message_is_as_large_as_the_hub_takes() {
+        for (bytes, fits) in [(262_143, true), (262_144, true), (262_145, false)] {
+            let telemetry = Telemetry {
+                payload: vec![0; bytes].into(),
+                ..Telemetry::default()
+            };
+            assert_eq!(
+                check_telemetry(&identity(), &telemetry).is_ok(),
+                fits,
+                "{bytes}"
+            );
+        }
+    }
+
+    #[test]
+    fn properties_fit_into_a_topic() {
+        let frame = ToHub::telemetry(&identity(), with_property(String::new()).to_bag())
+            .encode()
+            .len();
+        for (topic, fits) in [(65_534, true), (65_535, true), (65_536, false)] {
+            let telemetry = with_property("v".repeat(topic - frame));
+            assert_eq!(
+                check_telemetry(&identity(), &telemetry).is_ok(),
+                fits,
+                "{topic}"
+            );
+        }
+        // Every character that must be encoded takes three bytes.
+        assert!(check_telemetry(&identity(), &with_property("/".repeat(21_800))).is_ok());
+        assert!(check_telemetry(&identity(), &with_property("/".repeat(21_900))).is_err());
+    }
+
+    #[test]
+    fn a_message_id_has_128_characters_at_most() {
+        for (length, fits) in [(127, true), (128, true), (129, false)] {
+            let mut telemetry = Telemetry::default();
+            telemetry.system.message_id = Some("m".repeat(length));
+            assert_eq!(
+                check_telemetry(&identity(), &telemetry).is_ok(),
+                fits,
+                "{length}"
+            );
+        }
+    }
+
+    #[test]
+    fn submission_ids_differ() {
+        let ids = SubmissionIds::new().unwrap();
+        assert_ne!(ids.next(), ids.next());
+    }
+}

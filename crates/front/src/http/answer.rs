@@ -1,0 +1,91 @@
+//! Shapes of answers.
+
+use api::Delivery;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
+use serde::Serialize;
+
+use crate::{delivery::Completeness, devices::Settled};
+
+/// An answer. Its body is complete, so it has a length and needs no box.
+pub(crate) type Answer = Response<Full<Bytes>>;
+
+/// An answer without a body.
+pub(crate) fn empty(status: StatusCode) -> Answer {
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = status;
+    answer
+}
+
+/// An answer with bytes.
+pub(crate) fn bytes(media_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    answer
+}
+
+/// An answer with a JSON document.
+pub(crate) fn json(body: &impl Serialize) -> Answer {
+    document(StatusCode::OK, api::media_type::JSON, body)
+}
+
+/// An answer with a JSON document of some media type.
+pub(crate) fn document(
+    status: StatusCode,
+    media_type: &'static str,
+    body: &impl Serialize,
+) -> Answer {
+    let body =
+        serde_json::to_vec(body).expect("our documents have string keys, so they have a JSON form");
+    let mut answer = bytes(media_type, body);
+    *answer.status_mut() = status;
+    answer
+}
+
+/// A write that has come this far.
+pub(crate) fn done(delivery: Delivery) -> Answer {
+    delivered(empty(StatusCode::NO_CONTENT), delivery)
+}
+
+/// Says how far a write has come.
+pub(crate) fn delivered(mut answer: Answer, delivery: Delivery) -> Answer {
+    let value = HeaderValue::from_static(delivery.as_str());
+    answer.headers_mut().insert(
+        HeaderName::from_static(api::header::TOMBOLO_DELIVERY),
+        value,
+    );
+    answer
+}
+
+/// Says whether what is shown is all there is.
+pub(crate) fn inbox(mut answer: Answer, completeness: Completeness) -> Answer {
+    match completeness {
+        Completeness::Complete => {}
+        Completeness::Partial => {
+            let value = HeaderValue::from_static(api::header::PARTIAL);
+            answer
+                .headers_mut()
+                .insert(HeaderName::from_static(api::header::TOMBOLO_INBOX), value);
+        }
+    }
+    answer
+}
+
+/// Tags an answer.
+pub(crate) fn tagged(mut answer: Answer, tag: &str) -> Answer {
+    let tag =
+        HeaderValue::from_str(tag).expect("tags are made of digits, letters, dashes and quotes");
+    answer.headers_mut().insert(header::ETAG, tag);
+    answer
+}
+
+/// How far a settlement has come.
+pub(crate) const fn delivery_of(settled: Settled) -> Delivery {
+    match settled {
+        Settled::Hub => Delivery::Hub,
+        Settled::Gateway => Delivery::Gateway,
+    }
+}

@@ -1,0 +1,448 @@
+//! What a request says: host, ids, preferences, body.
+
+use std::{borrow::Cow, time::Duration};
+
+use api::{IdempotencyKey, InvalidIdempotencyKey, InvalidPrefer, Prefer};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Uri, header, request::Parts};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use iothub::{DeviceId, Identity, InvalidId, ModuleId};
+use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
+
+use crate::config::{Limits, ServedName, Waits};
+
+/// A request for one device, whose credential is good for it.
+pub(crate) struct DeviceRequest {
+    pub(crate) identity: Identity,
+    /// What the path names below the device: a lock, a method request.
+    pub(crate) item: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) uri: Uri,
+    pub(crate) body: Incoming,
+}
+
+/// A request that breaks a rule of the API.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BadRequest {
+    /// No host, or several.
+    #[error("the request names no host, or several")]
+    Host,
+    /// A host that is not served.
+    #[error("this gateway does not serve the host of the request")]
+    Misdirected,
+    /// An id outside the alphabet.
+    #[error("the {what} id in the path: {error}")]
+    Id {
+        /// Whose id.
+        what: &'static str,
+        /// What is wrong with it.
+        error: InvalidId,
+    },
+    /// A `%` without two hexadecimal digits, or bytes that are no text.
+    #[error("a part of the path is not percent-encoded text")]
+    Escape,
+    /// Another device or module than the credential's.
+    #[error("the credential is not for this device")]
+    OtherDevice,
+    /// Too many headers, or too large ones.
+    #[error(
+        "the request has {headers} headers and {bytes} bytes of them, the most is {most_headers} and {most_bytes}"
+    )]
+    Headers {
+        /// How many.
+        headers: usize,
+        /// How large, with method and path.
+        bytes: usize,
+        /// The most.
+        most_headers: usize,
+        /// The most.
+        most_bytes: usize,
+    },
+    /// A header whose value is no text.
+    #[error("the header {name} is not UTF-8 text")]
+    HeaderText {
+        /// Which.
+        name: String,
+    },
+    /// `Prefer`.
+    #[error(transparent)]
+    Prefer(#[from] InvalidPrefer),
+    /// `Idempotency-Key`.
+    #[error(transparent)]
+    IdempotencyKey(#[from] InvalidIdempotencyKey),
+    /// The lock's duration.
+    #[error("iothub-messagelocktimeout is a whole number of seconds between 1 and 300")]
+    LockTimeout,
+    /// The body is longer than it may be.
+    #[error("the body is longer than {limit} bytes")]
+    BodyTooLarge {
+        /// The most.
+        limit: usize,
+    },
+    /// The body did not come in time.
+    #[error("the body came too slowly")]
+    BodyTooSlow,
+    /// The body ended in the middle.
+    #[error("the body could not be read: {0}")]
+    Body(hyper::Error),
+    /// The body is not the JSON that is asked for.
+    #[error("the body: {0}")]
+    Json(serde_json::Error),
+    /// A list without an item.
+    #[error("the list of {0} is empty")]
+    Empty(&'static str),
+    /// A list with too many items.
+    #[error("the list has {items} {what}, the most is {most}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        items: usize,
+        /// The most.
+        most: usize,
+    },
+}
+
+/// Checks that the request is for a name of this gateway: clients use one connection for several names.
+pub(crate) fn check_host(parts: &Parts, names: &[ServedName]) -> Result<(), BadRequest> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = match (parts.uri.authority(), hosts.next()) {
+        // The request line counts more than the header (RFC 9112, section 3.2.2).
+        (Some(authority), _) => authority.host(),
+        (None, Some(host)) => without_port(host.to_str().map_err(|_| BadRequest::Host)?),
+        (None, None) => return Err(BadRequest::Host),
+    };
+    if hosts.next().is_some() {
+        return Err(BadRequest::Host);
+    }
+    if names.iter().any(|name| name.is(host)) {
+        Ok(())
+    } else {
+        Err(BadRequest::Misdirected)
+    }
+}
+
+/// The host of `host`, `host:port`, `[address]` or `[address]:port`.
+fn without_port(text: &str) -> &str {
+    let end_of_address = text.rfind(']').map_or(0, |end| end + 1);
+    let port = text[end_of_address..]
+        .find(':')
+        .map(|colon| end_of_address + colon);
+    port.map_or(text, |port| &text[..port])
+}
+
+/// Checks the head of a request against the limits. hyper's own are twice as wide, so that most clients hear why.
+pub(crate) fn check_head(parts: &Parts, limits: &Limits) -> Result<(), BadRequest> {
+    // What stands around a header's name and value on an HTTP/1.1 line: colon, space, line end.
+    const AROUND: usize = 4;
+    let line = parts.method.as_str().len()
+        + parts.uri.path().len()
+        + parts.uri.query().map_or(0, str::len);
+    let headers = parts
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + AROUND);
+    let bytes = line + headers.sum::<usize>();
+    if parts.headers.len() <= limits.headers && bytes <= limits.header_bytes {
+        return Ok(());
+    }
+    Err(BadRequest::Headers {
+        headers: parts.headers.len(),
+        bytes,
+        most_headers: limits.headers,
+        most_bytes: limits.header_bytes,
+    })
+}
+
+/// Checks that the path names the identity that the credential speaks for. An id that is none is said to be so: that
+/// depends on nothing but the request itself.
+pub(crate) fn check_identity(
+    identity: &Identity,
+    device: &str,
+    module: Option<&str>,
+) -> Result<(), BadRequest> {
+    let device = decode(device)?;
+    let module = module.map(decode).transpose()?;
+    if device != identity.device_id().as_str() {
+        device.parse::<DeviceId>().map_err(|error| BadRequest::Id {
+            what: "device",
+            error,
+        })?;
+    }
+    if let Some(module) = &module {
+        module.parse::<ModuleId>().map_err(|error| BadRequest::Id {
+            what: "module",
+            error,
+        })?;
+    }
+    let is_same_module = module.as_deref() == identity.module_id().map(ModuleId::as_str);
+    if device == identity.device_id().as_str() && is_same_module {
+        Ok(())
+    } else {
+        Err(BadRequest::OtherDevice)
+    }
+}
+
+/// Decodes one part of a path, once.
+pub(crate) fn decode(part: &str) -> Result<Cow<'_, str>, BadRequest> {
+    let is_escaped = part.split('%').skip(1).all(|rest| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    });
+    if !is_escaped {
+        return Err(BadRequest::Escape);
+    }
+    percent_decode_str(part)
+        .decode_utf8()
+        .map_err(|_| BadRequest::Escape)
+}
+
+/// A header's value as text. HTTP allows bytes there that are none.
+pub(crate) fn text<'a>(
+    name: &http::HeaderName,
+    value: &'a http::HeaderValue,
+) -> Result<&'a str, BadRequest> {
+    std::str::from_utf8(value.as_bytes()).map_err(|_| BadRequest::HeaderText {
+        name: name.to_string(),
+    })
+}
+
+impl DeviceRequest {
+    /// What the request prefers.
+    pub(crate) fn prefer(&self) -> Result<Prefer, BadRequest> {
+        let values = self.headers.get_all(api::header::PREFER).iter();
+        Ok(Prefer::parse(
+            values.filter_map(|value| value.to_str().ok()),
+        )?)
+    }
+
+    /// Checks the form of the idempotency key, if there is one.
+    pub(crate) fn check_idempotency_key(&self) -> Result<(), BadRequest> {
+        if let Some(key) = self.headers.get(api::header::IDEMPOTENCY_KEY) {
+            let key = key.to_str().map_err(|_| InvalidIdempotencyKey::Character)?;
+            key.parse::<IdempotencyKey>()?;
+        }
+        Ok(())
+    }
+
+    /// How long a write waits for the hub.
+    pub(crate) fn write_wait(&self, waits: &Waits) -> Result<Duration, BadRequest> {
+        Ok(self.prefer()?.wait_or(waits.hub, waits.most))
+    }
+
+    /// How long a read waits for something to be there, if it does.
+    pub(crate) fn poll_wait(&self, waits: &Waits) -> Result<Option<Duration>, BadRequest> {
+        Ok(self.prefer()?.wait.map(|wait| wait.min(waits.most)))
+    }
+
+    /// Whether a query parameter is there, and what stands behind its `=`.
+    pub(crate) fn query(&self, name: &str) -> Option<&str> {
+        let pairs = self.uri.query().unwrap_or_default().split('&');
+        pairs
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+            .find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
+    }
+
+    /// Whether `If-None-Match` lists a tag.
+    pub(crate) fn has(&self, tag: &str) -> bool {
+        let values = self.headers.get_all(header::IF_NONE_MATCH).iter();
+        values
+            .filter_map(|value| value.to_str().ok())
+            .any(|value| api::etag::is_listed(value, tag))
+    }
+
+    /// Reads the body as JSON.
+    pub(crate) async fn json<T: DeserializeOwned>(
+        self,
+        limits: &Limits,
+        waits: &Waits,
+    ) -> Result<T, BadRequest> {
+        let body = read_body(self.body, limits.json_bytes, waits).await?;
+        serde_json::from_slice(&body).map_err(BadRequest::Json)
+    }
+}
+
+/// Reads a body. A declared length is judged before the first byte is read.
+pub(crate) async fn read_body(
+    mut body: Incoming,
+    limit: usize,
+    waits: &Waits,
+) -> Result<Bytes, BadRequest> {
+    let too_large = BadRequest::BodyTooLarge { limit };
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_large);
+    }
+    let start = Instant::now();
+    let mut received = Bytes::new();
+    let mut joined = BytesMut::new();
+    while !body.is_end_stream() {
+        let length = received.len() + joined.len();
+        let frame = timeout_at(start + pace(length, waits), body.frame()).await;
+        let Some(frame) = frame.map_err(|_| BadRequest::BodyTooSlow)? else {
+            break;
+        };
+        // Trailers say nothing to us.
+        let Ok(data) = frame.map_err(BadRequest::Body)?.into_data() else {
+            continue;
+        };
+        if length + data.len() > limit {
+            return Err(too_large);
+        }
+        if length == 0 {
+            // Most bodies come in one piece, which needs no copy.
+            received = data;
+        } else {
+            if joined.is_empty() {
+                joined.extend_from_slice(&std::mem::take(&mut received));
+            }
+            joined.extend_from_slice(&data);
+        }
+    }
+    Ok(if joined.is_empty() {
+        received
+    } else {
+        joined.freeze()
+    })
+}
+
+/// When the next piece has to come: after a grace, a body must have come at the least pace.
+fn pace(received: usize, waits: &Waits) -> Duration {
+    let earned = Duration::from_secs(received as u64 / LEAST_BYTES_PER_SECOND);
+    (waits.body_grace + earned).min(waits.body)
+}
+
+/// "Body minimum 1 KiB/s after 10 s": slower clients are attacks, or would not finish anyway.
+const LEAST_BYTES_PER_SECOND: u64 = 1024;
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn host(uri: &str, headers: &[(&str, &str)]) -> Result<(), BadRequest> {
+        let names = ["gateway.example", "127.0.0.1", "::1"].map(|name| name.parse().unwrap());
+        check_host(&parts(uri, headers), &names)
+    }
+
+    #[test]
+    fn a_request_is_for_a_name_of_the_gateway() {
+        for value in [
+            "gateway.example",
+            "GATEWAY.example:8443",
+            "gateway.example.",
+            "127.0.0.1:1",
+            "[::1]:8443",
+            "[::1]",
+        ] {
+            assert!(host("/", &[("host", value)]).is_ok(), "{value}");
+        }
+        for value in [
+            "",
+            "other.example",
+            "gateway.example.evil",
+            ":8443",
+            "127.0.0.2",
+            "[::2]",
+            "::1",
+        ] {
+            let refused = host("/", &[("host", value)]);
+            assert!(matches!(refused, Err(BadRequest::Misdirected)), "{value}");
+        }
+        assert!(host("https://gateway.example/x", &[("host", "other")]).is_ok());
+        assert!(matches!(
+            host("https://other/x", &[("host", "gateway.example")]),
+            Err(BadRequest::Misdirected)
+        ));
+        assert!(matches!(host("/", &[]), Err(BadRequest::Host)));
+        let twice = [("host", "gateway.example"), ("host", "gateway.example")];
+        assert!(matches!(host("/", &twice), Err(BadRequest::Host)));
+    }
+
+    #[test]
+    fn a_head_has_limits() {
+        let limits = |headers, header_bytes| Limits {
+            headers,
+            header_bytes,
+            ..Limits::default()
+        };
+        let parts = parts("/abc?d", &[("a", "1"), ("b", "2")]);
+        // GET, /abc, d: 8; twice a name, a value and what stands around them: 12.
+        for (headers, bytes, fits) in [(2, 20, true), (3, 21, true), (1, 20, false), (2, 19, false)]
+        {
+            assert_eq!(
+                check_head(&parts, &limits(headers, bytes)).is_ok(),
+                fits,
+                "{headers} {bytes}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_names_the_credentials_own_device() {
+        let hub = || "hub.example".parse().unwrap();
+        let device = Identity::device(hub(), "dev:1".parse().unwrap());
+        let module = Identity::module(hub(), "dev:1".parse().unwrap(), "m".parse().unwrap());
+        for id in ["dev:1", "dev%3A1", "dev%3a1"] {
+            assert!(check_identity(&device, id, None).is_ok(), "{id}");
+            assert!(check_identity(&module, id, Some("m")).is_ok(), "{id}");
+        }
+        for (identity, device, named) in [
+            (&device, "DEV:1", None),
+            (&device, "dev2", None),
+            (&device, "dev%253A1", None),
+            (&device, "dev:1", Some("m")),
+            (&module, "dev:1", None),
+            (&module, "dev:1", Some("M")),
+        ] {
+            let refused = check_identity(identity, device, named);
+            assert!(
+                matches!(refused, Err(BadRequest::OtherDevice)),
+                "{device} {named:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_id_that_is_none_is_said_to_be_so() {
+        let identity = Identity::device("hub.example".parse().unwrap(), "dev1".parse().unwrap());
+        for bad in ["a%2Fb", "a%00", "a%20b", "%23", ""] {
+            let refused = check_identity(&identity, bad, None);
+            assert!(matches!(refused, Err(BadRequest::Id { .. })), "{bad}");
+        }
+        for bad in ["%", "a%2", "a%zz", "%ff"] {
+            assert!(
+                matches!(
+                    check_identity(&identity, bad, None),
+                    Err(BadRequest::Escape)
+                ),
+                "{bad}"
+            );
+        }
+        assert!(matches!(
+            check_identity(&identity, "dev1", Some("a%2Fb")),
+            Err(BadRequest::Id { .. })
+        ));
+    }
+
+    #[test]
+    fn a_body_must_keep_a_pace() {
+        let waits = Waits::default();
+        assert_eq!(pace(0, &waits).as_secs(), 10);
+        assert_eq!(pace(1023, &waits).as_secs(), 10);
+        assert_eq!(pace(1024, &waits).as_secs(), 11);
+        assert_eq!(pace(262_144, &waits).as_secs(), 120);
+    }
+}

@@ -1,0 +1,133 @@
+//! The inbox: everything that waits in one list, and many settlements in one request.
+
+use api::{
+    ItemResult, etag,
+    inbox::{
+        ChangedDesired, Entry, Inbox, Outcome, Settle, SettleAnswer, SettleResult, WaitingMessage,
+    },
+    limits,
+};
+use http::{StatusCode, header};
+use iothub::twin::TwinVersion;
+use store::{InboxEntry, InboxView, LockToken, MessageEntry, Settlement};
+
+use super::{
+    Gateway,
+    answer::{self, Answer},
+    extract::{BadRequest, DeviceRequest},
+    methods,
+    problem::Refusal,
+};
+use crate::delivery::Completeness;
+
+/// `GET .../inbox`. Desired properties are among the entries only if the device says which version it has, with
+/// `If-None-Match` as for the desired properties alone.
+pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
+    let wait = request.poll_wait(&gateway.waits)?;
+    let has = |version: TwinVersion| request.has(&etag::of_desired(version));
+    let has_desired: Option<&(dyn Fn(TwinVersion) -> bool + Sync)> =
+        if request.headers.contains_key(header::IF_NONE_MATCH) {
+            Some(&has)
+        } else {
+            None
+        };
+    let found = gateway
+        .delivery
+        .inbox(&request.identity, has_desired, wait)
+        .await?;
+    let entries = entries(&found.found);
+    if entries.is_empty() {
+        return Ok(answer::inbox(
+            answer::empty(StatusCode::NO_CONTENT),
+            found.completeness,
+        ));
+    }
+    let body = Inbox {
+        entries,
+        complete: found.completeness == Completeness::Complete,
+    };
+    Ok(answer::inbox(answer::json(&body), found.completeness))
+}
+
+/// `POST .../inbox/settle`.
+pub(super) async fn settle(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
+    let wait = request.write_wait(&gateway.waits)?;
+    let identity = request.identity.clone();
+    let list: Vec<Settle> = request.json(&gateway.limits, &gateway.waits).await?;
+    if list.is_empty() {
+        return Err(BadRequest::Empty("settlements").into());
+    }
+    if list.len() > limits::SETTLEMENTS {
+        return Err(BadRequest::TooMany {
+            what: "settlements",
+            items: list.len(),
+            most: limits::SETTLEMENTS,
+        }
+        .into());
+    }
+    let settlements: Vec<_> = list
+        .iter()
+        .map(|settle| {
+            (
+                LockToken::from_text(&settle.token),
+                settlement(settle.outcome),
+            )
+        })
+        .collect();
+    let results = gateway
+        .devices
+        .settle_all(&identity, &settlements, wait)
+        .await?;
+    let results = list
+        .into_iter()
+        .zip(results)
+        .map(|(settle, result)| SettleResult {
+            token: settle.token,
+            result: match result {
+                Ok(settled) => ItemResult::delivered(answer::delivery_of(settled)),
+                Err(error) => {
+                    let refusal = Refusal::from(error);
+                    ItemResult::failed(refusal.code(), refusal.into_detail(), None)
+                }
+            },
+        });
+    Ok(answer::json(&SettleAnswer {
+        results: results.collect(),
+    }))
+}
+
+fn entries(view: &InboxView) -> Vec<Entry> {
+    let waiting = view.entries.iter().map(|entry| match entry {
+        InboxEntry::Message(message) => Entry::Message(message_shown(message)),
+        InboxEntry::Method(method) => Entry::Method(methods::shown(method)),
+    });
+    let desired = view.desired.iter().map(|desired| {
+        Entry::Desired(ChangedDesired {
+            version: desired.section.version.0,
+            properties: (&*desired.section).into(),
+        })
+    });
+    waiting.chain(desired).collect()
+}
+
+fn message_shown(entry: &MessageEntry) -> WaitingMessage {
+    let shown = WaitingMessage::new(
+        entry.token.as_str(),
+        &entry.message,
+        entry.delivery_count,
+        entry.arrived_at,
+        entry.expires_at,
+    );
+    WaitingMessage {
+        sequence: Some(entry.sequence),
+        ..shown
+    }
+}
+
+const fn settlement(outcome: Outcome) -> Settlement {
+    match outcome {
+        Outcome::Complete => Settlement::Complete,
+        Outcome::Abandon => Settlement::Abandon,
+        Outcome::Reject => Settlement::Reject,
+    }
+}

@@ -1,0 +1,62 @@
+//! Direct methods: those that wait, and their answers.
+
+use std::time::SystemTime;
+
+use api::{
+    Code, Delivery,
+    method::{MethodAnswer, WaitingMethod, WaitingMethods},
+};
+use http::StatusCode;
+use iothub::Timestamp;
+use store::{MethodEntry, MethodRequestId};
+
+use super::{
+    Gateway,
+    answer::{self, Answer},
+    extract::DeviceRequest,
+    problem::Refusal,
+};
+
+/// `GET .../methods`.
+pub(super) async fn list(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
+    let wait = request.poll_wait(&gateway.waits)?;
+    let found = gateway.delivery.methods(&request.identity, wait).await?;
+    if found.found.is_empty() {
+        return Ok(answer::inbox(
+            answer::empty(StatusCode::NO_CONTENT),
+            found.completeness,
+        ));
+    }
+    let methods = found.found.iter().map(shown).collect();
+    Ok(answer::json(&WaitingMethods { methods }))
+}
+
+/// `POST .../methods/{request}/response`.
+pub(super) async fn respond(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
+    let wait = request.write_wait(&gateway.waits)?;
+    let identity = request.identity.clone();
+    let id: MethodRequestId =
+        request
+            .item
+            .parse()
+            .map_err(|error: store::ParseMethodRequestIdError| {
+                Refusal::new(Code::NotFound, error.to_string())
+            })?;
+    let answer: MethodAnswer = request.json(&gateway.limits, &gateway.waits).await?;
+    gateway
+        .devices
+        .answer_method(&identity, id, answer.into(), wait)
+        .await?;
+    Ok(answer::done(Delivery::Hub))
+}
+
+/// A method as devices see it.
+pub(super) fn shown(method: &MethodEntry) -> WaitingMethod {
+    let now = Timestamp::from(SystemTime::now());
+    WaitingMethod::new(
+        method.id.to_string(),
+        &method.request,
+        method.deadline_at,
+        now,
+    )
+}

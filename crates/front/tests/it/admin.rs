@@ -1,0 +1,201 @@
+//! The admin API: loopback, a token, no web pages.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use store::SessionState;
+use tombolo_front::{Config, Front, Parts, StartError};
+
+use crate::{
+    hub::message,
+    rig::{PATIENCE, Rig, assert_status, identity, problem, send},
+};
+
+const TOKENS: &str = "/admin/v1/tokens";
+
+#[tokio::test]
+async fn health_needs_no_token_and_all_else_does() {
+    let rig = Rig::start().await;
+    let anonymous = |path: &str| {
+        rig.client
+            .get(format!("http://{}{path}", rig.handle.admin_address()))
+    };
+    for path in ["/healthz", "/readyz"] {
+        assert_status(&send(anonymous(path)).await, StatusCode::OK);
+    }
+    for path in ["/metrics", TOKENS, "/admin/v1/devices/dev1", "/nothing"] {
+        problem(send(anonymous(path)).await, 401, "unauthenticated").await;
+        problem(
+            send(anonymous(path).bearer_auth("wrong")).await,
+            401,
+            "unauthenticated",
+        )
+        .await;
+    }
+    let metrics = send(rig.admin(Method::GET, "/metrics")).await;
+    assert_eq!(metrics.text().await.unwrap(), "tombolo_test 1\n");
+}
+
+#[tokio::test]
+async fn web_pages_and_rebound_names_are_refused() {
+    let rig = Rig::start().await;
+    for path in ["/healthz", TOKENS] {
+        let request = rig
+            .admin(Method::GET, path)
+            .header("origin", "http://localhost");
+        problem(send(request).await, 403, "forbidden").await;
+        let request = rig.admin(Method::GET, path).header("host", "evil.example");
+        problem(send(request).await, 421, "misdirected").await;
+    }
+}
+
+#[tokio::test]
+async fn a_token_is_made_used_listed_and_revoked() {
+    let mut rig = Rig::start().await;
+    rig.hub.acknowledges().await;
+    let body = json!({"device": "dev1", "lifetime_s": 3600}).to_string();
+    let response = send(rig.admin(Method::POST, TOKENS).body(body)).await;
+    assert_status(&response, StatusCode::CREATED);
+    let made: Value = response.json().await.unwrap();
+    let (token, id) = (
+        made["token"].as_str().unwrap(),
+        made["token_id"].as_str().unwrap(),
+    );
+    assert_eq!(
+        (&made["hub"], &made["device"]),
+        (&json!("hub.example"), &json!("dev1"))
+    );
+
+    let post = || {
+        rig.anonymous(Method::POST, "/devices/dev1/messages/events")
+            .bearer_auth(token)
+    };
+    assert_status(&send(post()).await, StatusCode::NO_CONTENT);
+
+    let listed = send(rig.admin(Method::GET, &format!("{TOKENS}?device=dev1")))
+        .await
+        .text()
+        .await
+        .unwrap();
+    assert!(listed.contains(id) && !listed.contains(token), "{listed}");
+
+    let path = format!("{TOKENS}/{id}?device=dev1");
+    assert_status(
+        &send(rig.admin(Method::DELETE, &path)).await,
+        StatusCode::NO_CONTENT,
+    );
+    problem(
+        send(rig.admin(Method::DELETE, &path)).await,
+        404,
+        "not_found",
+    )
+    .await;
+    problem(send(post()).await, 401, "unauthenticated").await;
+}
+
+#[tokio::test]
+async fn a_token_is_for_a_device_that_is_served() {
+    let rig = Rig::start().await;
+    let create = |body: Value| send(rig.admin(Method::POST, TOKENS).body(body.to_string()));
+    problem(create(json!({"device": "dev9"})).await, 404, "not_found").await;
+    problem(
+        create(json!({"device": "dev1", "hub": "other.example"})).await,
+        404,
+        "not_found",
+    )
+    .await;
+    problem(
+        create(json!({"device": "a/b"})).await,
+        400,
+        "invalid_request",
+    )
+    .await;
+    problem(
+        create(json!({"device": "dev1", "x": 1})).await,
+        400,
+        "invalid_request",
+    )
+    .await;
+    problem(create(json!({})).await, 400, "invalid_request").await;
+    problem(
+        send(rig.admin(Method::GET, TOKENS)).await,
+        400,
+        "invalid_request",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_device_is_shown_with_custody_and_session() {
+    let mut rig = Rig::start().await;
+    rig.hub.is(SessionState::Settled).await;
+    rig.hub.sends(message("x")).await;
+    rig.hub.invokes("m", "", PATIENCE).await;
+    let shown: Value = send(rig.admin(Method::GET, "/admin/v1/devices/dev1"))
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(shown["custody"], "hub");
+    assert_eq!(shown["method_policy"], "fail-fast");
+    assert_eq!(shown["session"]["state"], "settled");
+    assert_eq!(shown["session"]["connection"], "3");
+    assert_eq!(
+        shown["inbox"],
+        json!({"messages": 1, "methods": 1, "desired_version": null})
+    );
+    problem(
+        send(rig.admin(Method::GET, "/admin/v1/devices/dev9")).await,
+        404,
+        "not_found",
+    )
+    .await;
+    problem(
+        send(rig.admin(Method::POST, "/admin/v1/devices/dev1")).await,
+        405,
+        "method_not_allowed",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_without_their_bodies() {
+    let mut rig = Rig::start().await;
+    rig.hub.is(SessionState::Settled).await;
+    let mut rejected = message("secret");
+    rejected.system.message_id = Some("m-1".to_owned());
+    rig.hub.sends(rejected).await;
+    let inbox: Value = rig.get("/devices/dev1/inbox").await.json().await.unwrap();
+    let settle = json!([{"token": inbox["entries"][0]["token"], "outcome": "reject"}]);
+    let request = rig
+        .request(Method::POST, "/devices/dev1/inbox/settle")
+        .header("prefer", "wait=1");
+    send(request.body(settle.to_string())).await;
+
+    let response = send(rig.admin(Method::GET, "/admin/v1/devices/dev1/dead-letters")).await;
+    let text = response.text().await.unwrap();
+    assert!(!text.contains("secret"), "{text}");
+    let body: Value = serde_json::from_str(&text).unwrap();
+    let letter = &body["dead_letters"][0];
+    assert_eq!(
+        (&letter["reason"], &letter["message_id"]),
+        (&json!("Rejected"), &json!("m-1"))
+    );
+    assert_eq!(letter["bytes"], 6);
+}
+
+#[tokio::test]
+async fn the_admin_api_stays_on_loopback() {
+    let rig = Rig::start().await;
+    let config = Config {
+        admin_listen: "0.0.0.0:0".parse().unwrap(),
+        ..Config::default()
+    };
+    let parts = Parts {
+        store: rig.store.clone(),
+        hubs: vec![identity("dev1").hub().clone()],
+        admin_token: "x".into(),
+        render_metrics: std::sync::Arc::new(String::new),
+    };
+    let refused = Front::start(config, parts).await.err();
+    assert!(matches!(refused, Some(StartError::AdminNotLoopback(_))));
+}

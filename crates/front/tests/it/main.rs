@@ -1,0 +1,22 @@
+//! The front as devices and operators see it: real sockets, the memory engine, and a hub side that knows nothing but the
+//! store's contract.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says where by panicking"
+)]
+
+mod admin;
+mod bad_input;
+mod defects;
+mod hostile;
+mod hub;
+mod inbox;
+mod limits;
+mod messages;
+mod methods;
+mod rig;
+mod routes;
+mod shutdown;
+mod telemetry;
+mod twin;

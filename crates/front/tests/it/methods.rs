@@ -1,0 +1,184 @@
+//! Direct methods: shown while they can be answered, answered once.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use store::{Failure, SessionState, Work};
+
+use crate::rig::{PATIENCE, Rig, assert_status, problem, send, waiting};
+
+const METHODS: &str = "/devices/dev1/methods";
+
+#[tokio::test]
+async fn a_method_is_shown_and_answered() {
+    let mut rig = Rig::start().await;
+    rig.hub.is(SessionState::Settled).await;
+    rig.hub.acknowledges().await;
+    let id = rig
+        .hub
+        .invokes("reboot", r#"{"delay_s":5}"#, PATIENCE)
+        .await;
+
+    let response = rig.get(METHODS).await;
+    assert_status(&response, StatusCode::OK);
+    let body: Value = response.json().await.unwrap();
+    let method = &body["methods"][0];
+    assert_eq!(method["request_id"], id.to_string());
+    assert_eq!(method["name"], "reboot");
+    assert_eq!(method["payload"], json!({"delay_s": 5}));
+    assert!(method["expires_in_ms"].as_u64().unwrap() <= 20_000);
+
+    let path = format!("{METHODS}/{id}/response");
+    let response = rig
+        .post(&path, r#"{"status":200,"payload":{"ok":true}}"#)
+        .await;
+    assert_status(&response, StatusCode::NO_CONTENT);
+    assert_eq!(response.headers()["tombolo-delivery"], "hub");
+    {
+        let taken = rig.hub.taken.lock();
+        let [Work::MethodAnswer { request, response }] = taken.as_slice() else {
+            panic!("one answer was sent: {taken:?}");
+        };
+        assert_eq!(*request, id);
+        assert_eq!(response.status, 200);
+        assert_eq!(&response.payload[..], br#"{"ok":true}"#);
+    }
+    problem(
+        rig.post(&path, r#"{"status":200}"#).await,
+        410,
+        "method_gone",
+    )
+    .await;
+    assert_status(&rig.get(METHODS).await, StatusCode::NO_CONTENT);
+}
+
+#[tokio::test]
+async fn a_waiting_request_gets_the_method_as_it_comes() {
+    let mut rig = Rig::start().await;
+    rig.hub.is(SessionState::Settled).await;
+    let request = rig
+        .request(Method::GET, METHODS)
+        .header("prefer", "wait=15");
+    let poll = waiting(request);
+    while !rig.hub.methods_are_needed() {
+        tokio::task::yield_now().await;
+    }
+    rig.hub.invokes("blink", "", PATIENCE).await;
+    let body: Value = poll.result().await.json().await.unwrap();
+    assert_eq!(body["methods"][0]["payload"], Value::Null);
+    while rig.hub.methods_are_needed() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_nothing_is_refused() {
+    let mut rig = Rig::start().await;
+    rig.hub.is(SessionState::Settled).await;
+    rig.hub.acknowledges().await;
+    let answer = r#"{"status":200}"#;
+    for unknown in ["3.77", "nonsense", "3.1%2F2"] {
+        let response = rig
+            .post(&format!("{METHODS}/{unknown}/response"), answer)
+            .await;
+        problem(response, 404, "not_found").await;
+    }
+    let late = rig.hub.invokes("late", "", Duration::ZERO).await;
+    problem(
+        rig.post(&format!("{METHODS}/{late}/response"), answer)
+            .await,
+        410,
+        "method_gone",
+    )
+    .await;
+    let lost = rig.hub.invokes("lost", "", PATIENCE).await;
+    rig.hub.loses_the_connection().await;
+    problem(
+        rig.post(&format!("{METHODS}/{lost}/response"), answer)
+            .await,
+        410,
+        "method_gone",
+    )
+    .await;
+    assert!(rig.hub.taken.lock().is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_whose_connection_ends_on_the_way_is_gone() {
+    let mut rig = Rig::start().await;
+    rig.hub.settles(|_| Some(Err(Failure::MethodGone))).await;
+    let id = rig.hub.invokes("m", "", PATIENCE).await;
+    problem(
+        rig.post(&format!("{METHODS}/{id}/response"), r#"{"status":200}"#)
+            .await,
+        410,
+        "method_gone",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_bad_answer_leaves_the_method_open() {
+    let mut rig = Rig::start().await;
+    rig.hub.is(SessionState::Settled).await;
+    rig.hub.acknowledges().await;
+    let id = rig.hub.invokes("m", "", PATIENCE).await;
+    let path = format!("{METHODS}/{id}/response");
+    for bad in [
+        "",
+        "{}",
+        "[]",
+        r#"{"status":"200"}"#,
+        r#"{"status":200,"paylod":1}"#,
+        r#"{"status":3000000000}"#,
+    ] {
+        problem(rig.post(&path, bad).await, 400, "invalid_request").await;
+    }
+    // A JSON string of n characters has n + 2 bytes.
+    let of_size =
+        |bytes: usize| json!({"status": 200, "payload": "x".repeat(bytes - 2)}).to_string();
+    problem(
+        rig.post(&path, of_size(131_073)).await,
+        413,
+        "message_too_large",
+    )
+    .await;
+    assert_status(
+        &rig.post(&path, of_size(131_072)).await,
+        StatusCode::NO_CONTENT,
+    );
+}
+
+#[tokio::test]
+async fn nothing_waiting_is_said_of_a_settled_session_only() {
+    let rig = Rig::with(|config| config.waits.hub = Duration::from_millis(300)).await;
+    for (state, expected) in [
+        (SessionState::Settled, None),
+        (SessionState::Connected, Some("partial")),
+        (SessionState::Connecting, Some("partial")),
+    ] {
+        rig.hub.is(state).await;
+        let response = rig.get(METHODS).await;
+        assert_status(&response, StatusCode::NO_CONTENT);
+        let partial = response
+            .headers()
+            .get("tombolo-inbox")
+            .map(|value| value.to_str().unwrap());
+        assert_eq!(partial, expected, "{state:?}");
+    }
+    rig.hub.is(SessionState::Unreachable).await;
+    problem(
+        send(rig.request(Method::GET, METHODS)).await,
+        503,
+        "hub_unavailable",
+    )
+    .await;
+    rig.hub.is(SessionState::Refused).await;
+    problem(
+        send(rig.request(Method::GET, METHODS)).await,
+        502,
+        "hub_refused",
+    )
+    .await;
+}
