@@ -7,7 +7,7 @@
 //!            poll_output: Transmit, Close, MethodDone               └─────┘       methods, faults, ...)
 //! ```
 //!
-//! One file per concern: [`registry`](self) keeps identities, `session` what a device has subscribed, `connection` and
+//! One file per concern: `registry` keeps identities, `session` what a device has subscribed, `connection` and
 //! `connect` speak MQTT 3.1.1, `telemetry`, `messages`, `twin` and `methods` are the four things that a hub does, `faults`
 //! makes it do them wrong on purpose.
 //!
@@ -211,6 +211,14 @@ impl Hub {
         self.schedule_connection(id, now);
     }
 
+    /// Whether bytes of this connection should be read. Not while 16 messages of the device wait for a PUBACK that is held
+    /// back: EdgeHub and the protocol gateway take no more than that at a time. It changes with what is polled.
+    #[must_use]
+    pub fn wants_input(&self, id: ConnectionId) -> bool {
+        let held = |connection: &Connection| connection.held_pubacks() < limits::TELEMETRY_WINDOW;
+        self.connections.get(&id).is_some_and(held)
+    }
+
     /// The connection is gone: the device closed it, or the network did. The device's will is published.
     pub fn handle_closed(&mut self, id: ConnectionId, now: Now) {
         self.detach(id, &CloseReason::Peer, now);
@@ -221,7 +229,7 @@ impl Hub {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Connection(id) => self.on_connection_timer(id, now),
-                Timer::Messages(device) => self.expire_messages(&device, now),
+                Timer::Messages(device) => self.on_messages_timer(device, now),
                 Timer::Call(call) => self.on_call_timer(call, now),
             }
         }

@@ -11,7 +11,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::{
     hub::ConnectionId,
-    shell::{Packets, Shell},
+    shell::{Packets, Shell, Step},
 };
 
 /// Runs until the device or the hub closes. While a write waits for the device nothing is read from it, so a device that
@@ -20,21 +20,24 @@ pub(crate) async fn serve(shell: Arc<Shell>, mut stream: TlsStream<TcpStream>, w
     let (id, wake) = shell.accept();
     let _closes = CloseOnDrop { shell: &shell, id };
     let mut buffer = vec![0; FIRST_READ];
+    let mut may_read = true;
     loop {
-        let packets = tokio::select! {
-            read = stream.read(&mut buffer) => match read {
+        let step = tokio::select! {
+            read = stream.read(&mut buffer), if may_read => match read {
                 Ok(0) | Err(_) => return,
                 Ok(count) => {
-                    let packets = shell.input(id, &buffer[..count]);
+                    let step = shell.input(id, &buffer[..count]);
                     if count == buffer.len() && count < LARGEST_READ {
                         buffer.resize(count * 2, 0);
                     }
-                    packets
+                    step
                 }
             },
-            () = wake.notified() => shell.take_packets(id),
-            () = shell.stop.cancelled() => Packets { bytes: Vec::new(), is_last: true },
+            () = wake.notified() => shell.step(id),
+            () = shell.stop.cancelled() => Step { packets: Packets::END, may_read: false },
         };
+        may_read = step.may_read;
+        let packets = step.packets;
         let is_last = packets.is_last;
         let written = timeout(write, async {
             stream.write_all(&packets.bytes).await?;

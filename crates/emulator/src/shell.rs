@@ -49,6 +49,21 @@ pub(crate) struct Packets {
     pub(crate) is_last: bool,
 }
 
+/// What a connection's task does next.
+pub(crate) struct Step {
+    pub(crate) packets: Packets,
+    /// Whether the hub takes more from the device.
+    pub(crate) may_read: bool,
+}
+
+impl Packets {
+    /// Nothing, and nothing after it.
+    pub(crate) const END: Self = Self {
+        bytes: Vec::new(),
+        is_last: true,
+    };
+}
+
 type MethodResult = Result<MethodResponse, Error>;
 
 impl Shell {
@@ -88,20 +103,20 @@ impl Shell {
         (id, wake)
     }
 
-    /// Bytes of a connection; returns what is to be written to it.
-    pub(crate) fn input(&self, id: ConnectionId, bytes: &[u8]) -> Packets {
+    /// Bytes of a connection; returns what to do next.
+    pub(crate) fn input(&self, id: ConnectionId, bytes: &[u8]) -> Step {
         let mut state = self.state.lock();
         let now = Now::read();
         state.hub.handle_input(id, bytes, now);
         state.dispatch(Some(id), now);
-        let packets = state.take_packets(id);
+        let step = state.step(id);
         self.release(state);
-        packets
+        step
     }
 
-    /// What is to be written to a connection.
-    pub(crate) fn take_packets(&self, id: ConnectionId) -> Packets {
-        self.state.lock().take_packets(id)
+    /// What a connection's task does next.
+    pub(crate) fn step(&self, id: ConnectionId) -> Step {
+        self.state.lock().step(id)
     }
 
     /// A connection is gone.
@@ -180,16 +195,15 @@ impl Shell {
 }
 
 impl State {
-    fn take_packets(&mut self, id: ConnectionId) -> Packets {
-        match self.outgoing.get_mut(&id) {
-            None => Packets {
-                bytes: Vec::new(),
-                is_last: true,
-            },
-            Some(outgoing) => Packets {
-                bytes: std::mem::take(&mut outgoing.packets.bytes),
-                is_last: outgoing.packets.is_last,
-            },
+    fn step(&mut self, id: ConnectionId) -> Step {
+        let packets = self.outgoing.get_mut(&id).map_or(Packets::END, |outgoing| {
+            let bytes = std::mem::take(&mut outgoing.packets.bytes);
+            let is_last = outgoing.packets.is_last;
+            Packets { bytes, is_last }
+        });
+        Step {
+            packets,
+            may_read: self.hub.wants_input(id),
         }
     }
 
@@ -208,10 +222,7 @@ impl State {
                     }
                     if outgoing.packets.bytes.len() > self.unwritten_bytes {
                         tracing::debug!(?connection, "closed: the device does not read");
-                        outgoing.packets = Packets {
-                            bytes: Vec::new(),
-                            is_last: true,
-                        };
+                        outgoing.packets = Packets::END;
                         self.hub.handle_closed(connection, now);
                     }
                     if own != Some(connection) {

@@ -149,6 +149,13 @@ impl Connection {
         }
     }
 
+    pub(super) fn held_pubacks(&self) -> usize {
+        match &self.phase {
+            Phase::AwaitingConnect { .. } => 0,
+            Phase::Open(open) => open.held_pubacks.len(),
+        }
+    }
+
     pub(super) fn as_open_mut(&mut self) -> Option<&mut Open> {
         match &mut self.phase {
             Phase::AwaitingConnect { .. } => None,

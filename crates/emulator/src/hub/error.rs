@@ -63,7 +63,7 @@ impl IfMatch {
 
 impl Hub {
     /// The JSON body of an error on MQTT, and the inner one of some errors on HTTPS.
-    pub(crate) fn error_body(&mut self, number: u32, message: &str, now: Now) -> HubError {
+    pub(super) fn error_body(&mut self, number: u32, message: &str, now: Now) -> HubError {
         HubError {
             error_code: number,
             // The form since 2025 (live hub, 2026): "{32 hex}-G2:-TimeStamp:{time}".

@@ -167,6 +167,16 @@ impl Hub {
         self.expire_messages(device_id, now);
     }
 
+    /// Fires at the expiry of a message, or earlier: no timer reaches further than a day, and the wall clock may be set.
+    pub(super) fn on_messages_timer(&mut self, device_id: DeviceId, now: Now) {
+        self.expire_messages(&device_id, now);
+        let device = self.devices.get(&device_id);
+        if let Some(next) = device.and_then(|device| device.queue.next_expiry()) {
+            self.timers
+                .set(now.instant_of(next), Timer::Messages(device_id));
+        }
+    }
+
     pub(super) fn expire_messages(&mut self, device_id: &DeviceId, now: Now) {
         let Some(device) = self.devices.get_mut(device_id) else {
             return;

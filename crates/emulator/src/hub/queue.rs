@@ -121,6 +121,12 @@ impl Queue {
         self.take_out(|queued| queued.expires_at <= now && !queued.is_in_flight())
     }
 
+    /// When the next message expires, of those that can.
+    pub(super) fn next_expiry(&self) -> Option<Timestamp> {
+        let idle = self.messages.iter().filter(|m| !m.is_in_flight());
+        idle.map(|m| m.expires_at).min()
+    }
+
     /// Takes out everything.
     pub(super) fn purge(&mut self) -> Vec<Queued> {
         self.take_out(|_| true)
@@ -131,6 +137,9 @@ impl Queue {
     }
 
     fn take_out(&mut self, is_out: impl Fn(&Queued) -> bool) -> Vec<Queued> {
+        if !self.messages.iter().any(&is_out) {
+            return Vec::new();
+        }
         let (out, kept) = std::mem::take(&mut self.messages)
             .into_iter()
             .partition::<Vec<_>, _>(is_out);

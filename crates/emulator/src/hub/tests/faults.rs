@@ -71,6 +71,23 @@ fn a_delayed_puback_keeps_the_order() {
 }
 
 #[test]
+fn sixteen_held_acknowledgements_stop_the_reading() {
+    let mut rig = Rig::new();
+    let (id, _) = rig.connect();
+    inject(
+        &mut rig,
+        json!({"fault": {"kind": "delay-puback", "millis": 500}}),
+    );
+    for packet_id in 1..=16 {
+        assert!(rig.hub.wants_input(id));
+        rig.send(id, &publish(EVENTS, b"", Some(packet_id)));
+    }
+    assert!(!rig.hub.wants_input(id));
+    rig.wait(Duration::from_millis(500));
+    assert!(rig.hub.wants_input(id));
+}
+
+#[test]
 fn queued_messages_are_held_after_connack() {
     let mut rig = Rig::new();
     rig.subscribed(&[(MESSAGES, 1)]);

@@ -202,6 +202,23 @@ fn a_message_expires_by_default_after_an_hour_or_when_it_says() {
 }
 
 #[test]
+fn a_message_of_two_days_expires_in_time() {
+    let mut rig = Rig::new();
+    let mut long = with_feedback("long");
+    let end = rig.now.utc.saturating_add(Duration::from_secs(48 * 3600));
+    long.system.expiry = Some(end.to_string());
+    send(&mut rig, long);
+    rig.wait(Duration::from_secs(48 * 3600 - 1));
+    assert_eq!(feedback(&rig), []);
+    rig.wait(Duration::from_secs(1));
+    assert_eq!(
+        feedback(&rig),
+        [(Some("long".into()), FeedbackStatus::Expired)]
+    );
+    assert_eq!(rig.hub.poll_timeout(), None);
+}
+
+#[test]
 fn a_message_in_flight_does_not_expire_until_it_comes_back() {
     let mut rig = Rig::new();
     let id = rig.subscribed(&[(MESSAGES, 1)]);
