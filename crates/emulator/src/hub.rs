@@ -56,6 +56,7 @@ pub use messages::SentMessage;
 pub use methods::{CallId, MethodCall};
 pub use random::Random;
 pub use registry::{DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus, Statistics};
+pub use session::SessionInfo;
 pub use telemetry::{AuthScope, TelemetryPage, TelemetryRecord};
 pub(crate) use twin::NEVER;
 pub use twin::TwinChange;

@@ -54,6 +54,7 @@ impl Hub {
         }
         if let Some(device) = self.devices.get_mut(&device_id) {
             device.connection = Some(id);
+            device.connections += 1;
         }
         // Queued messages come right after CONNACK, before the client could SUBSCRIBE (freertos-samples issue 397).
         self.deliver_messages(&device_id, now);

@@ -92,6 +92,8 @@ pub(super) struct Device {
     /// What outlives a connection; none before the first one, and after one with clean session 1.
     pub(super) session: Option<Session>,
     pub(super) connection: Option<ConnectionId>,
+    /// How many connections there have been.
+    pub(super) connections: u64,
     /// Direct methods that wait for this device to connect or to answer.
     pub(super) calls: BTreeSet<CallId>,
 }
@@ -266,6 +268,7 @@ impl Device {
             queue: Queue::default(),
             session: None,
             connection: None,
+            connections: 0,
             calls: BTreeSet::new(),
         }
     }

@@ -6,10 +6,21 @@
 
 use std::collections::BTreeMap;
 
-use iothub::{MethodName, limits, topic::Filter};
+use iothub::{DeviceId, Identity, MethodName, limits, topic::Filter};
 use mqtt_protocol_core::mqtt::packet::Qos;
 
-use super::{CloseReason, ConnectionId, Hub, Now, packet};
+use super::{CloseReason, ConnectionId, Error, Hub, Now, packet};
+
+/// A device's session as the emulator shows it to people and tests. A real hub shows none of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SessionInfo {
+    /// Whether a connection is up.
+    pub is_connected: bool,
+    /// How many connections the hub has accepted from the device.
+    pub connections: u64,
+    /// The topic filters, as the device would write them.
+    pub subscriptions: Vec<String>,
+}
 
 pub(super) struct Session {
     subscriptions: BTreeMap<Filter, Qos>,
@@ -40,6 +51,25 @@ impl Session {
 }
 
 impl Hub {
+    /// What a device has subscribed to, connected or not.
+    ///
+    /// # Errors
+    ///
+    /// There is no such device.
+    pub fn session_info(&self, device_id: &DeviceId) -> Result<SessionInfo, Error> {
+        let device = self
+            .devices
+            .get(device_id)
+            .ok_or_else(|| Error::device_not_found(device_id))?;
+        let identity = Identity::device(self.config.name.clone(), device_id.clone());
+        let filters = device.session.iter().flat_map(|s| s.subscriptions.keys());
+        Ok(SessionInfo {
+            is_connected: device.connection.is_some(),
+            connections: device.connections,
+            subscriptions: filters.map(|filter| filter.encode(&identity)).collect(),
+        })
+    }
+
     pub(super) fn on_subscribe(
         &mut self,
         id: ConnectionId,
@@ -98,7 +128,7 @@ impl Hub {
         Ok(())
     }
 
-    fn session_mut(&mut self, device: &iothub::DeviceId) -> Option<&mut Session> {
+    fn session_mut(&mut self, device: &DeviceId) -> Option<&mut Session> {
         self.devices.get_mut(device)?.session.as_mut()
     }
 }
