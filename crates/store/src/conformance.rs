@@ -1,5 +1,168 @@
-//! What every engine must keep.
+//! What every engine must keep: the rules of the contract, as tests.
+//!
+//! An engine's own tests say how to make one, and [`conformance!`](crate::conformance!) makes a test of each rule:
+//!
+//! ```ignore
+//! store::conformance!(crate::engines());
+//! ```
+//!
+//! where `engines()` gives the engines to hold to each rule, one after the other: a plain one, and some behind
+//! [`Faulty`], which loses replies, answers late and wakes for nothing. A rule asks again wherever the contract allows
+//! it, so it must hold for those too.
+//!
+//! Rules never wait for time to pass; they move the [`ManualClock`] that their engine reads.
 
 mod clock;
+mod faulty;
+pub mod inbox;
+pub mod leases;
+pub mod outbox;
+pub mod registry;
+mod rig;
+pub mod signals;
+
+use std::time::Duration;
 
 pub use clock::ManualClock;
+pub use faulty::Faulty;
+
+use crate::Store;
+
+/// An engine under test.
+#[derive(Clone)]
+pub struct Engine {
+    /// What a failed rule calls it.
+    pub name: String,
+    /// The engine, with nothing in it.
+    pub store: Store,
+    /// The clock that it reads.
+    pub clock: ManualClock,
+    /// How it was configured.
+    pub bounds: Bounds,
+}
+
+/// The bounds of an engine under test. Small ones are quick: at least 8 of everything that is counted.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Unsettled outbox entries of a device.
+    pub outbox_entries: usize,
+    /// Their bytes; room for `outbox_entries` that carry nothing.
+    pub outbox_bytes: usize,
+    /// The same for all devices; room for two devices' bytes.
+    pub outbox_bytes_in_all: usize,
+    /// Messages of a device.
+    pub inbox_messages: usize,
+    /// Methods of a device.
+    pub inbox_methods: usize,
+    /// Dead letters of a device that are kept.
+    pub dead_letters: usize,
+    /// Abandons that make a dead letter.
+    pub max_delivery_count: u32,
+    /// How long a session lease lasts.
+    pub session_lease: Duration,
+}
+
+/// Makes a test of each rule. The argument is an expression that gives engines, anything that can be iterated over; it
+/// is evaluated once per rule, in a module of its own, so it names things by their whole path. The crate that uses it needs tokio with its macros and its multi-threaded runtime.
+#[macro_export]
+macro_rules! conformance {
+    ($engines:expr) => {
+        $crate::conformance! {
+            @rooms $engines;
+            outbox {
+                entries_of_a_lane_come_in_the_order_of_submission,
+                a_take_gives_no_more_than_it_is_asked_for,
+                lanes_do_not_delay_each_other,
+                devices_do_not_see_each_other,
+                submitting_again_gives_a_ticket_of_the_same_entry,
+                the_first_outcome_stands,
+                dropping_a_ticket_changes_nothing_about_the_entry,
+                a_dropped_reader_puts_back_in_order,
+                opening_again_ends_the_older_reader,
+                an_overdue_entry_is_not_given,
+                what_is_taken_may_be_settled_after_its_deadline,
+                the_entries_of_a_device_are_bounded,
+                the_bytes_of_a_device_are_bounded,
+                the_bytes_of_all_devices_are_bounded,
+                a_waiting_reader_misses_nothing,
+                a_full_lane_keeps_no_other_waiting,
+                a_settled_entry_makes_a_full_lane_ready,
+                the_backlog_lists_devices_whose_entries_wait,
+                a_durable_entry_is_kept_or_refused,
+            }
+            inbox {
+                reading_shows_everything_in_order_and_consumes_nothing,
+                appending_again_is_the_same_entry,
+                a_settlement_of_a_tied_message_waits_for_its_conclusion,
+                a_settlement_of_an_untied_message_is_concluded_at_once,
+                the_first_conclusion_stands,
+                settling_again_is_the_same_settlement,
+                of_two_settlements_one_is_lost,
+                a_token_that_was_never_given_is_unknown,
+                a_rejected_message_is_a_dead_letter,
+                an_abandoned_message_is_offered_again_in_its_place,
+                a_message_abandoned_too_often_is_a_dead_letter,
+                an_expired_message_is_shown_to_nobody,
+                an_expired_tied_message_goes_with_its_connection,
+                a_delivery_lease_hides_from_receive_alone,
+                a_delivery_lease_ends_with_its_time,
+                a_delivery_lease_ends_with_its_entry,
+                withdrawing_takes_what_is_tied_to_the_connection,
+                what_arrives_for_a_withdrawn_connection_is_gone,
+                messages_are_bounded,
+                methods_are_bounded,
+                a_settled_message_keeps_its_place_until_concluded,
+                a_method_is_claimed_once,
+                a_method_past_its_deadline_is_lost,
+                a_method_goes_with_its_connection,
+                a_method_that_never_came_is_unknown,
+                the_newest_desired_properties_are_shown,
+                the_newest_dead_letters_are_kept,
+            }
+            leases {
+                a_partition_has_one_owner,
+                another_node_takes_over_when_the_lease_is_over,
+                renewing_prolongs,
+                a_lease_that_nobody_took_can_be_renewed,
+                a_released_partition_is_free_at_once,
+                releasing_what_is_not_held_is_harmless,
+                a_stale_lease_is_refused_and_changes_nothing,
+                a_lease_is_of_one_partition,
+            }
+            registry {
+                a_device_is_what_was_put_last,
+                devices_are_listed_by_partition,
+                a_token_is_found_by_its_hash_until_revoked,
+                revoking_needs_the_right_identity,
+                tokens_are_listed_the_newest_last,
+            }
+            signals {
+                a_demand_makes_a_device_wanted_once,
+                an_entry_makes_a_device_wanted,
+                whoever_waits_for_wanted_devices_misses_none,
+                what_is_over_is_not_wanted,
+                an_attended_device_is_wanted_again_when_given_up,
+                a_device_that_nobody_attended_is_wanted_again,
+                a_device_is_wanted_by_the_node_that_owns_it,
+                a_taken_over_device_is_wanted_again,
+                needs_are_counted_and_their_end_is_remembered,
+                whoever_waits_for_needs_misses_none,
+                a_status_is_what_was_said_last,
+                open_sessions_are_listed_by_partition,
+                a_watch_wakes_for_every_kind_of_change,
+                a_watch_misses_nothing,
+            }
+        }
+    };
+    (@rooms $engines:expr; $($room:ident { $($rule:ident,)* })*) => {
+        $(mod $room {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $rule() {
+                for engine in $engines {
+                    eprintln!("with {}", engine.name);
+                    $crate::conformance::$room::$rule(engine).await;
+                }
+            })*
+        })*
+    };
+}

@@ -1,0 +1,429 @@
+//! Rules of the outbox.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::{
+    Engine,
+    rig::{
+        self, PATIENCE, all_pages, answer, assert_waits, identity, node, outcome, patch, soon,
+        sure, telemetry, texts,
+    },
+};
+use crate::{
+    Clock as _, Done, Failure, Lane, OutboxReader, Partition, StoreError, SubmitError, Survival,
+    Work,
+};
+
+/// Inside one lane of a device, entries are taken in the order of submission, and their ids grow.
+pub async fn entries_of_a_lane_come_in_the_order_of_submission(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    for number in 0..engine.bounds.outbox_entries {
+        device
+            .submit(number as u128, telemetry(&number.to_string()))
+            .await;
+    }
+    let mut reader = device.open().await;
+    let mut entries = Vec::new();
+    loop {
+        let more = reader
+            .take(Lane::Telemetry, 3)
+            .await
+            .expect("the lease stands");
+        if more.is_empty() {
+            break;
+        }
+        entries.extend(more);
+    }
+    let numbers = 0..engine.bounds.outbox_entries;
+    let submitted: Vec<_> = numbers.map(|number| number.to_string()).collect();
+    assert_eq!(texts(&entries), submitted);
+    assert!(entries.is_sorted_by(|a, b| a.id < b.id));
+}
+
+/// A take gives no more than it is asked for, and the rest later.
+pub async fn a_take_gives_no_more_than_it_is_asked_for(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    for (id, text) in (1..).zip(["one", "two", "three"]) {
+        device.submit(id, telemetry(text)).await;
+    }
+    let mut reader = device.open().await;
+    assert_eq!(take(&mut reader, Lane::Telemetry, 0).await, [""; 0]);
+    assert_eq!(take(&mut reader, Lane::Telemetry, 2).await, ["one", "two"]);
+    assert_eq!(take(&mut reader, Lane::Telemetry, 2).await, ["three"]);
+    assert_eq!(take(&mut reader, Lane::Telemetry, 2).await, [""; 0]);
+}
+
+/// A backlog of one lane does not delay the others.
+pub async fn lanes_do_not_delay_each_other(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    device.submit(1, telemetry("one")).await;
+    device.submit(2, telemetry("two")).await;
+    device.submit(3, patch()).await;
+    device.submit(4, Work::TwinRead).await;
+    device.submit(5, answer()).await;
+
+    let mut reader = device.open().await;
+    assert_eq!(take(&mut reader, Lane::Answers, 9).await, ["Answers"]);
+    let twin = reader.take(Lane::Twin, 9).await.expect("the lease stands");
+    assert!(matches!(twin[0].work, Work::ReportedPatch(_)));
+    assert!(matches!(twin[1].work, Work::TwinRead));
+    assert_eq!(take(&mut reader, Lane::Telemetry, 1).await, ["one"]);
+    device.submit(6, answer()).await;
+    assert_eq!(take(&mut reader, Lane::Answers, 9).await, ["Answers"]);
+}
+
+/// The same submission id names different submissions at different devices.
+pub async fn devices_do_not_see_each_other(engine: Engine) {
+    let (one, two) = (engine.owned("dev1").await, engine.owned("dev2").await);
+    one.submit(1, telemetry("of one")).await;
+    two.submit(1, telemetry("of two")).await;
+    assert_eq!(
+        take(&mut one.open().await, Lane::Telemetry, 9).await,
+        ["of one"]
+    );
+    assert_eq!(
+        take(&mut two.open().await, Lane::Telemetry, 9).await,
+        ["of two"]
+    );
+}
+
+/// Submitting the same id again adds nothing, whatever state the entry is in, and gives its outcome.
+pub async fn submitting_again_gives_a_ticket_of_the_same_entry(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let mut reader = device.open().await;
+    let first = device.submit(1, telemetry("once")).await;
+    let waiting = device.submit(1, telemetry("once")).await;
+    let entries = reader
+        .take(Lane::Telemetry, 9)
+        .await
+        .expect("the lease stands");
+    assert_eq!(texts(&entries), ["once"]);
+    let taken = device.submit(1, telemetry("once")).await;
+    settle(&mut reader, &entries[0], Ok(Done::Acknowledged)).await;
+    let settled = device.submit(1, telemetry("once")).await;
+    assert_eq!(take(&mut reader, Lane::Telemetry, 9).await, [""; 0]);
+    for ticket in [first, waiting, taken, settled] {
+        assert_eq!(outcome(ticket).await, Ok(Done::Acknowledged));
+    }
+}
+
+/// Settling twice is harmless; the first outcome stands.
+pub async fn the_first_outcome_stands(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let ticket = device.submit(1, telemetry("x")).await;
+    let mut reader = device.open().await;
+    let entries = reader
+        .take(Lane::Telemetry, 1)
+        .await
+        .expect("the lease stands");
+    settle(&mut reader, &entries[0], Err(Failure::DoesNotFit)).await;
+    settle(&mut reader, &entries[0], Ok(Done::Acknowledged)).await;
+    assert_eq!(outcome(ticket).await, Err(Failure::DoesNotFit));
+    let again = device.submit(1, telemetry("x")).await;
+    assert_eq!(outcome(again).await, Err(Failure::DoesNotFit));
+}
+
+/// A submitter that goes away takes nothing with it.
+pub async fn dropping_a_ticket_changes_nothing_about_the_entry(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    drop(device.submit(1, telemetry("x")).await);
+    let mut reader = device.open().await;
+    let entries = reader
+        .take(Lane::Telemetry, 1)
+        .await
+        .expect("the lease stands");
+    assert_eq!(texts(&entries), ["x"]);
+    settle(&mut reader, &entries[0], Ok(Done::Acknowledged)).await;
+    let again = device.submit(1, telemetry("x")).await;
+    assert_eq!(outcome(again).await, Ok(Done::Acknowledged));
+}
+
+/// A reader that is dropped puts back what was taken and not settled, before what it did not take.
+pub async fn a_dropped_reader_puts_back_in_order(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    for (id, text) in (1..).zip(["one", "two", "three", "four", "five"]) {
+        device.submit(id, telemetry(text)).await;
+    }
+    device.submit(9, patch()).await;
+    let mut reader = device.open().await;
+    let entries = reader
+        .take(Lane::Telemetry, 3)
+        .await
+        .expect("the lease stands");
+    assert_eq!(take(&mut reader, Lane::Twin, 1).await, ["Twin"]);
+    settle(&mut reader, &entries[1], Ok(Done::Acknowledged)).await;
+    drop(reader);
+
+    let mut reader = device.open().await;
+    let back = take(&mut reader, Lane::Telemetry, 9).await;
+    assert_eq!(back, ["one", "three", "four", "five"]);
+    assert_eq!(take(&mut reader, Lane::Twin, 9).await, ["Twin"]);
+}
+
+/// Of two readers the older one is out: its calls fail, and its end does not touch what the newer one took.
+pub async fn opening_again_ends_the_older_reader(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    device.submit(1, telemetry("one")).await;
+    let ticket = device.submit(2, telemetry("two")).await;
+    let mut older = device.open().await;
+    let taken = older
+        .take(Lane::Telemetry, 2)
+        .await
+        .expect("the lease stands");
+
+    let mut newer = device.open().await;
+    assert_eq!(take(&mut newer, Lane::Telemetry, 9).await, ["one", "two"]);
+    let refused = older.take(Lane::Telemetry, 1).await;
+    assert_eq!(refused.map(|entries| entries.len()), Err(StoreError::Stale));
+    let refused = rig::settle(&mut older, taken[1].id, Ok(Done::Acknowledged)).await;
+    assert_eq!(refused, Err(StoreError::Stale));
+    soon(older.ready()).await;
+    drop(older);
+    assert_eq!(take(&mut newer, Lane::Telemetry, 9).await, [""; 0]);
+    assert_waits(ticket).await;
+}
+
+/// An entry whose deadline is over is settled with a timeout, and no session gets it.
+pub async fn an_overdue_entry_is_not_given(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let overdue = device.submit(1, telemetry("overdue")).await;
+    engine.clock.advance(PATIENCE - Duration::from_millis(1));
+    let in_time = device.submit(2, telemetry("in time")).await;
+    let mut reader = device.open().await;
+    assert_eq!(take(&mut reader, Lane::Telemetry, 1).await, ["overdue"]);
+    drop(reader);
+
+    engine.clock.advance(Duration::from_millis(1));
+    let mut reader = device.open().await;
+    assert_eq!(take(&mut reader, Lane::Telemetry, 9).await, ["in time"]);
+    assert_eq!(outcome(overdue).await, Err(Failure::HubTimeout));
+    assert_waits(in_time).await;
+    let again = device.submit(1, telemetry("overdue")).await;
+    assert_eq!(outcome(again).await, Err(Failure::HubTimeout));
+}
+
+/// The deadline is about waiting: what a session has taken, it settles as it went.
+pub async fn what_is_taken_may_be_settled_after_its_deadline(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let ticket = device.submit(1, telemetry("x")).await;
+    let mut reader = device.open().await;
+    let entries = reader
+        .take(Lane::Telemetry, 1)
+        .await
+        .expect("the lease stands");
+    engine.clock.advance(PATIENCE * 2);
+    assert_eq!(take(&mut reader, Lane::Telemetry, 1).await, [""; 0]);
+    settle(&mut reader, &entries[0], Ok(Done::Acknowledged)).await;
+    assert_eq!(outcome(ticket).await, Ok(Done::Acknowledged));
+}
+
+/// One more entry than the bound is refused, and leaves nothing behind; a settled one makes room.
+pub async fn the_entries_of_a_device_are_bounded(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let bound = engine.bounds.outbox_entries;
+    for id in 0..bound {
+        device.submit(id as u128, telemetry("")).await;
+    }
+    let one_more = device.try_submit(9999, telemetry("")).await.err();
+    let bytes = telemetry("").size() * bound;
+    let entries = bound;
+    assert_eq!(one_more, Some(SubmitError::DeviceFull { entries, bytes }));
+    device.submit(0, telemetry("")).await; // known, so no more
+
+    let mut reader = device.open().await;
+    let taken = reader
+        .take(Lane::Telemetry, 1)
+        .await
+        .expect("the lease stands");
+    let one_more = device.try_submit(9999, telemetry("")).await;
+    assert!(one_more.is_err(), "what is taken still has its place");
+    settle(&mut reader, &taken[0], Ok(Done::Acknowledged)).await;
+    device.submit(9999, telemetry("")).await;
+    let one_more = device.try_submit(10_000, telemetry("")).await;
+    assert!(one_more.is_err());
+
+    engine.clock.advance(PATIENCE);
+    device.submit(10_001, telemetry("")).await; // what was overdue made room
+}
+
+/// One more byte than the bound is refused.
+pub async fn the_bytes_of_a_device_are_bounded(engine: Engine) {
+    let bound = engine.bounds.outbox_bytes;
+    let small = telemetry("").size();
+    for (size, fits) in [(bound - 1, true), (bound, true), (bound + 1, false)] {
+        let device = engine.owned(&format!("dev{size}")).await;
+        device.submit(1, telemetry("")).await;
+        let rest = "x".repeat(size - 2 * small);
+        let submitted = device.try_submit(2, telemetry(&rest)).await;
+        let refused = SubmitError::DeviceFull {
+            entries: 1,
+            bytes: small,
+        };
+        assert_eq!(submitted.err(), (!fits).then_some(refused));
+        // The bound of all devices is another rule.
+        let mut reader = device.open().await;
+        for entry in reader
+            .take(Lane::Telemetry, 9)
+            .await
+            .expect("the lease stands")
+        {
+            settle(&mut reader, &entry, Ok(Done::Acknowledged)).await;
+        }
+    }
+}
+
+/// One more byte than the bound of all devices is refused at each of them.
+pub async fn the_bytes_of_all_devices_are_bounded(engine: Engine) {
+    let bound = engine.bounds.outbox_bytes_in_all;
+    let share = engine.bounds.outbox_bytes;
+    let fill = "x".repeat(share - telemetry("").size());
+    let full_devices = bound / share - 1;
+    for number in 0..full_devices {
+        let device = engine.owned(&format!("full{number}")).await;
+        device.submit(1, telemetry(&fill)).await;
+    }
+    let last = bound - full_devices * share;
+    let halves = [last / 2, last - last / 2];
+    let (one, two) = (engine.owned("dev1").await, engine.owned("dev2").await);
+    let of_size = |size: usize| telemetry(&"x".repeat(size - telemetry("").size()));
+    one.submit(1, of_size(halves[0])).await;
+    let too_large = two.try_submit(1, of_size(halves[1] + 1)).await.err();
+    assert_eq!(too_large, Some(SubmitError::Full));
+    two.submit(1, of_size(halves[1])).await;
+    let one_more = engine
+        .owned("dev3")
+        .await
+        .try_submit(1, telemetry(""))
+        .await;
+    assert_eq!(one_more.err(), Some(SubmitError::Full));
+
+    let mut reader = one.open().await;
+    let taken = reader
+        .take(Lane::Telemetry, 1)
+        .await
+        .expect("the lease stands");
+    settle(&mut reader, &taken[0], Ok(Done::Acknowledged)).await;
+    one.submit(2, of_size(halves[0])).await;
+}
+
+/// A reader that waits is woken for everything that comes, however it falls between looking and waiting.
+pub async fn a_waiting_reader_misses_nothing(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let mut reader = device.open().await;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        for id in 0..ROUNDS {
+            let ticket = device.submit(id, telemetry("x")).await;
+            assert_eq!(outcome(ticket).await, Ok(Done::Acknowledged));
+        }
+    });
+    let mut settled = 0;
+    while settled < ROUNDS {
+        soon(reader.ready()).await;
+        for entry in reader
+            .take(Lane::Telemetry, 4)
+            .await
+            .expect("the lease stands")
+        {
+            settle(&mut reader, &entry, Ok(Done::Acknowledged)).await;
+            settled += 1;
+        }
+    }
+    soon(tasks.join_all()).await;
+}
+
+/// While one lane's reader has no room, entries of another lane still end its wait.
+pub async fn a_full_lane_keeps_no_other_waiting(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    for id in 1..=4 {
+        device.submit(id, telemetry("x")).await;
+    }
+    let mut reader = device.open().await;
+    assert_eq!(take(&mut reader, Lane::Telemetry, 2).await.len(), 2);
+    assert_eq!(take(&mut reader, Lane::Twin, 2).await.len(), 0);
+    device.submit(5, Work::TwinRead).await;
+    soon(reader.ready()).await;
+    assert_eq!(take(&mut reader, Lane::Twin, 2).await, ["Twin"]);
+}
+
+/// A lane whose reader had no room is ready again when it has settled one.
+pub async fn a_settled_entry_makes_a_full_lane_ready(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    for id in 1..=4 {
+        device.submit(id, telemetry("x")).await;
+    }
+    let mut reader = device.open().await;
+    let taken = reader
+        .take(Lane::Telemetry, 2)
+        .await
+        .expect("the lease stands");
+    settle(&mut reader, &taken[0], Ok(Done::Acknowledged)).await;
+    soon(reader.ready()).await;
+    assert_eq!(take(&mut reader, Lane::Telemetry, 1).await, ["x"]);
+}
+
+/// The backlog of a partition names the devices whose entries wait, and no others.
+pub async fn the_backlog_lists_devices_whose_entries_wait(engine: Engine) {
+    let (one, idle) = (engine.owned("dev1").await, engine.owned("dev2").await);
+    let partition = Partition::of(&one.identity);
+    let outbox = &engine.store.outbox;
+    let backlog = async |partition| {
+        all_pages(async |after| outbox.backlog(partition, after.as_deref()).await).await
+    };
+    assert_eq!(backlog(partition).await, []);
+    one.submit(1, telemetry("x")).await;
+    assert_eq!(backlog(partition).await, [identity("dev1")]);
+    let elsewhere = Partition::of(&idle.identity);
+    assert_ne!(partition, elsewhere, "the names are chosen for that");
+    assert_eq!(backlog(elsewhere).await, []);
+
+    let mut reader = one.open().await;
+    let taken = reader
+        .take(Lane::Telemetry, 1)
+        .await
+        .expect("the lease stands");
+    settle(&mut reader, &taken[0], Ok(Done::Acknowledged)).await;
+    assert_eq!(backlog(partition).await, []);
+}
+
+/// An engine says whether it can keep an entry, and one that can survives the loss of its session.
+pub async fn a_durable_entry_is_kept_or_refused(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let mut submission = engine.submission(&device.identity, 1, telemetry("kept"));
+    submission.survival = Survival::Durable;
+    match engine.submit(submission).await {
+        Err(error) => assert_eq!(error, StoreError::Volatile.into()),
+        Ok(_ticket) => {
+            engine.clock.advance(engine.bounds.session_lease * 100);
+            let owner = device.taken_over(&node("b")).await;
+            let kept = take(&mut owner.open().await, Lane::Telemetry, 9).await;
+            assert_eq!(kept, ["kept"]);
+        }
+    }
+    device.submit(2, telemetry("")).await;
+    let outbox = &engine.store.outbox;
+    let submission = engine.submission(&device.identity, 2, telemetry(""));
+    let persisted = sure(|| outbox.persist(&device.identity, submission.id)).await;
+    assert!(matches!(persisted, Ok(()) | Err(StoreError::Volatile)));
+    let now = engine.clock.instant();
+    assert!(matches!(submission.survival, Survival::Ephemeral { deadline } if now < deadline));
+}
+
+async fn take(reader: &mut Box<dyn OutboxReader>, lane: Lane, max: usize) -> Vec<String> {
+    let entries = reader.take(lane, max).await.expect("the lease stands");
+    texts(&entries)
+}
+
+async fn settle(
+    reader: &mut Box<dyn OutboxReader>,
+    entry: &crate::OutboxEntry,
+    outcome: crate::Outcome,
+) {
+    rig::settle(reader, entry.id, outcome)
+        .await
+        .expect("the lease stands");
+}
+
+const ROUNDS: u128 = 200;

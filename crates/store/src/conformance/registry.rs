@@ -1,0 +1,153 @@
+//! Rules of the registry.
+
+use iothub::Timestamp;
+
+use super::{
+    Engine,
+    rig::{all_pages, identity, sure},
+};
+use crate::{Custody, DeviceRecord, MethodPolicy, Partition, TokenHash, TokenId, TokenRecord};
+
+/// A device is known as it was put last, and one that was never put is not known.
+pub async fn a_device_is_what_was_put_last(engine: Engine) {
+    assert_eq!(device(&engine, "dev1").await, None);
+    let mut record = device_record("dev1");
+    put_device(&engine, &record).await;
+    assert_eq!(device(&engine, "dev1").await.as_ref(), Some(&record));
+    record.custody = Custody::Gateway;
+    record.method_policy = MethodPolicy::Answer(404);
+    put_device(&engine, &record).await;
+    assert_eq!(device(&engine, "dev1").await, Some(record));
+    assert_eq!(device(&engine, "Dev1").await, None, "ids are exact");
+}
+
+/// Each device is listed once, in its partition.
+pub async fn devices_are_listed_by_partition(engine: Engine) {
+    let names: Vec<_> = (0..20).map(|number| format!("dev{number}")).collect();
+    for name in &names {
+        put_device(&engine, &device_record(name)).await;
+    }
+    let registry = &engine.store.registry;
+    for name in &names {
+        let partition = Partition::of(&identity(name));
+        let listed = all_pages(async |after| registry.devices(partition, after.as_deref()).await);
+        let listed = listed.await;
+        let found = listed
+            .iter()
+            .filter(|record| record.identity == identity(name));
+        assert_eq!(found.count(), 1);
+        let is_here = |record: &DeviceRecord| Partition::of(&record.identity) == partition;
+        assert!(listed.iter().all(is_here));
+    }
+}
+
+/// A token is found by its hash, expired or not, until it is revoked.
+pub async fn a_token_is_found_by_its_hash_until_revoked(engine: Engine) {
+    let record = token_record("dev1", "t1");
+    assert_eq!(token(&engine, &record).await, None);
+    put_token(&engine, &record).await;
+    put_token(&engine, &record).await;
+    assert_eq!(token(&engine, &record).await.as_ref(), Some(&record));
+    assert_eq!(tokens(&engine, "dev1").await, std::slice::from_ref(&record));
+
+    let registry = &engine.store.registry;
+    sure(|| registry.revoke_token(&record.identity, &record.id))
+        .await
+        .expect("the engine is there");
+    assert_eq!(token(&engine, &record).await, None);
+    assert_eq!(tokens(&engine, "dev1").await, []);
+    let again = sure(|| registry.revoke_token(&record.identity, &record.id)).await;
+    assert_eq!(again, Ok(false));
+}
+
+/// A token is revoked by the identity that it speaks for, and by no other.
+pub async fn revoking_needs_the_right_identity(engine: Engine) {
+    let record = token_record("dev1", "t1");
+    put_token(&engine, &record).await;
+    let registry = &engine.store.registry;
+    for (device, id) in [("dev2", "t1"), ("dev1", "t2")] {
+        let (device, id) = (identity(device), TokenId(id.to_owned()));
+        let revoked = sure(|| registry.revoke_token(&device, &id)).await;
+        assert_eq!(revoked, Ok(false));
+    }
+    assert_eq!(token(&engine, &record).await, Some(record));
+}
+
+/// The tokens of an identity are listed, the newest last, without those of others; a token of the same id takes the
+/// place of the older one.
+pub async fn tokens_are_listed_the_newest_last(engine: Engine) {
+    let ids = ["t3", "t1", "t2"];
+    for id in ids {
+        put_token(&engine, &token_record("dev1", id)).await;
+    }
+    put_token(&engine, &token_record("dev2", "t9")).await;
+    let listed = tokens(&engine, "dev1").await;
+    let listed: Vec<_> = listed.iter().map(|record| record.id.0.as_str()).collect();
+    assert_eq!(listed, ids);
+
+    let older = token_record("dev1", "t3");
+    let newer = TokenRecord {
+        hash: TokenHash::of("another"),
+        ..older.clone()
+    };
+    put_token(&engine, &newer).await;
+    assert_eq!(token(&engine, &older).await, None);
+    assert_eq!(tokens(&engine, "dev1").await.last(), Some(&newer));
+    assert_eq!(tokens(&engine, "dev1").await.len(), 3);
+}
+
+fn device_record(device: &str) -> DeviceRecord {
+    DeviceRecord {
+        identity: identity(device),
+        custody: Custody::default(),
+        method_policy: MethodPolicy::default(),
+        is_pinned: false,
+    }
+}
+
+fn token_record(device: &str, id: &str) -> TokenRecord {
+    TokenRecord {
+        id: TokenId(id.to_owned()),
+        identity: identity(device),
+        hash: TokenHash::of(&format!("secret of {id} of {device}")),
+        created_at: Timestamp::from_unix_seconds(100),
+        expires_at: Some(Timestamp::from_unix_seconds(200)),
+    }
+}
+
+async fn device(engine: &Engine, device: &str) -> Option<DeviceRecord> {
+    let registry = &engine.store.registry;
+    let device = identity(device);
+    sure(|| registry.device(&device))
+        .await
+        .expect("the engine is there")
+}
+
+async fn put_device(engine: &Engine, record: &DeviceRecord) {
+    let registry = &engine.store.registry;
+    sure(|| registry.put_device(record.clone()))
+        .await
+        .expect("the engine is there");
+}
+
+async fn token(engine: &Engine, record: &TokenRecord) -> Option<TokenRecord> {
+    let registry = &engine.store.registry;
+    sure(|| registry.token(&record.hash))
+        .await
+        .expect("the engine is there")
+}
+
+async fn tokens(engine: &Engine, device: &str) -> Vec<TokenRecord> {
+    let registry = &engine.store.registry;
+    let device = identity(device);
+    sure(|| registry.tokens(&device))
+        .await
+        .expect("the engine is there")
+}
+
+async fn put_token(engine: &Engine, record: &TokenRecord) {
+    let registry = &engine.store.registry;
+    sure(|| registry.put_token(record.clone()))
+        .await
+        .expect("the engine is there");
+}

@@ -1,0 +1,60 @@
+//! The memory engine, plain and behind faults.
+
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
+
+use tombolo_store::{
+    Store,
+    conformance::{Bounds, Engine, Faulty, ManualClock},
+    memory,
+};
+
+mod plain {
+    tombolo_store::conformance!(crate::conformance::plain());
+}
+
+mod faulty {
+    tombolo_store::conformance!(crate::conformance::faulty());
+}
+
+fn plain() -> impl Iterator<Item = Engine> {
+    std::iter::once_with(|| engine("no faults".to_owned(), |store| store))
+}
+
+fn faulty() -> impl Iterator<Item = Engine> {
+    (0..24).map(|seed| {
+        let name = format!("faults of seed {seed}");
+        engine(name, |store| Faulty::wrap(store, seed))
+    })
+}
+
+fn engine(name: String, wrap: impl FnOnce(Store) -> Store) -> Engine {
+    let config = memory::Config {
+        outbox_entries: 32,
+        outbox_bytes: 64 * 1024,
+        outbox_bytes_in_all: 128 * 1024,
+        inbox_messages: 10,
+        inbox_methods: 8,
+        dead_letters: 8,
+        max_delivery_count: NonZeroU32::new(10).expect("10 is not zero"),
+        session_lease_seconds: NonZeroU32::new(20).expect("20 is not zero"),
+        registry_file: None,
+    };
+    let bounds = Bounds {
+        outbox_entries: config.outbox_entries,
+        outbox_bytes: config.outbox_bytes,
+        outbox_bytes_in_all: config.outbox_bytes_in_all,
+        inbox_messages: config.inbox_messages,
+        inbox_methods: config.inbox_methods,
+        dead_letters: config.dead_letters,
+        max_delivery_count: config.max_delivery_count.get(),
+        session_lease: Duration::from_secs(config.session_lease_seconds.get().into()),
+    };
+    let clock = ManualClock::new();
+    let store = memory::open_with_clock(config, Arc::new(clock.clone()));
+    Engine {
+        name,
+        store: wrap(store.expect("there is no registry file")),
+        clock,
+        bounds,
+    }
+}
