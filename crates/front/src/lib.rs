@@ -21,7 +21,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use iothub::HubName;
 use rustls::ServerConfig;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use store::Store;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_rustls::TlsAcceptor;
@@ -82,6 +82,9 @@ pub enum StartError {
     /// The admin API must not be reachable from outside.
     #[error("admin_listen is {0}: the admin API listens on loopback only")]
     AdminNotLoopback(SocketAddr),
+    /// Anybody could open the admin API.
+    #[error("the token of the admin API is empty")]
+    NoAdminToken,
     /// An address is taken, or is not this machine's.
     #[error("{address} cannot be listened at")]
     Bind {
@@ -122,6 +125,9 @@ impl Front {
         }
         if !config.admin_listen.ip().is_loopback() {
             return Err(StartError::AdminNotLoopback(config.admin_listen));
+        }
+        if parts.admin_token.expose_secret().is_empty() {
+            return Err(StartError::NoAdminToken);
         }
         let certificate =
             Certificate::load(config.certificate_file.clone(), config.key_file.clone()).await?;

@@ -4,6 +4,8 @@
 //! host, which a rebound DNS name is not, must come without `Origin`, which browsers add, and must carry the admin
 //! token, except for the two health checks.
 
+mod shown;
+
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -14,16 +16,16 @@ use api::Code;
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
-use iothub::{DeviceId, HubName, Identity, ModuleId, Timestamp};
+use iothub::{HubName, Identity, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde::{Deserialize, Serialize};
-use store::{
-    ConnectionEpoch, Custody, DeadLetter, InboxEntry, MethodPolicy, Page, Partition, SessionState,
-    Status, Store, TokenId, TokenRecord,
-};
+use store::{DeadLetter, InboxEntry, Page, Partition, Store, TokenId, TokenRecord};
 use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 
+use self::shown::{
+    CreateToken, CreatedToken, ShownDeadLetter, ShownDeadLetters, ShownDevice, ShownInbox,
+    ShownToken, ShownTokens,
+};
 use super::{
     answer::{self, Answer},
     extract::{self, BadRequest},
@@ -51,91 +53,6 @@ pub(crate) struct Admin {
     request_ids: RequestIds,
     metrics: Arc<Metrics>,
     stopping: CancellationToken,
-}
-
-/// Whose token is to be made, and for how long.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CreateToken {
-    hub: Option<String>,
-    device: String,
-    module: Option<String>,
-    /// Until revoked, if it is not there.
-    lifetime_s: Option<u64>,
-}
-
-/// A token that was made. The token itself is shown this once.
-#[derive(Serialize)]
-struct CreatedToken<'a> {
-    token: &'a str,
-    #[serde(flatten)]
-    shown: ShownToken,
-}
-
-#[derive(Serialize)]
-struct ShownToken {
-    token_id: TokenId,
-    #[serde(flatten)]
-    identity: ShownIdentity,
-    created_at: Timestamp,
-    expires_at: Option<Timestamp>,
-}
-
-#[derive(Serialize)]
-struct ShownIdentity {
-    hub: HubName,
-    device: DeviceId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    module: Option<ModuleId>,
-}
-
-#[derive(Serialize)]
-struct ShownTokens {
-    tokens: Vec<ShownToken>,
-}
-
-#[derive(Serialize)]
-struct ShownDevice {
-    #[serde(flatten)]
-    identity: ShownIdentity,
-    custody: Custody,
-    method_policy: MethodPolicy,
-    pinned: bool,
-    session: ShownSession,
-    inbox: ShownInbox,
-}
-
-#[derive(Serialize)]
-struct ShownSession {
-    state: &'static str,
-    /// In hexadecimal, as in the request ids of direct methods.
-    connection: Option<String>,
-    since: Option<Timestamp>,
-    last_error: Option<String>,
-}
-
-#[derive(Serialize)]
-struct ShownInbox {
-    messages: usize,
-    methods: usize,
-    desired_version: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct ShownDeadLetters {
-    dead_letters: Vec<ShownDeadLetter>,
-}
-
-/// A dead letter without its body, which is the device's and its back end's alone.
-#[derive(Serialize)]
-struct ShownDeadLetter {
-    sequence: u64,
-    reason: &'static str,
-    at: Timestamp,
-    received_at: Timestamp,
-    delivery_count: u32,
-    message_id: Option<String>,
-    bytes: usize,
 }
 
 impl Admin {
@@ -414,61 +331,6 @@ impl<'a> Query<'a> {
             .into_iter()
             .find_map(|(key, value)| (key == name).then_some(value));
         value.map(extract::decode).transpose()
-    }
-}
-
-impl From<TokenRecord> for ShownToken {
-    fn from(record: TokenRecord) -> Self {
-        Self {
-            token_id: record.id,
-            identity: record.identity.into(),
-            created_at: record.created_at,
-            expires_at: record.expires_at,
-        }
-    }
-}
-
-impl From<Identity> for ShownIdentity {
-    fn from(identity: Identity) -> Self {
-        Self {
-            hub: identity.hub().clone(),
-            device: identity.device_id().clone(),
-            module: identity.module_id().cloned(),
-        }
-    }
-}
-
-impl From<Status> for ShownSession {
-    fn from(status: Status) -> Self {
-        Self {
-            state: match status.state {
-                SessionState::Closed => "closed",
-                SessionState::Connecting => "connecting",
-                SessionState::Connected => "connected",
-                SessionState::Settled => "settled",
-                SessionState::Refused => "refused",
-                SessionState::Unreachable => "unreachable",
-            },
-            connection: status
-                .connection
-                .map(|ConnectionEpoch(epoch)| format!("{epoch:x}")),
-            since: status.since,
-            last_error: status.last_error,
-        }
-    }
-}
-
-impl From<DeadLetter> for ShownDeadLetter {
-    fn from(letter: DeadLetter) -> Self {
-        Self {
-            sequence: letter.entry.sequence,
-            reason: letter.reason,
-            at: letter.at,
-            received_at: letter.entry.arrived_at,
-            delivery_count: letter.entry.delivery_count,
-            message_id: letter.entry.message.system.message_id.clone(),
-            bytes: letter.entry.message.payload.len(),
-        }
     }
 }
 

@@ -184,18 +184,26 @@ async fn dead_letters_are_listed_without_their_bodies() {
 }
 
 #[tokio::test]
-async fn the_admin_api_stays_on_loopback() {
+async fn a_front_that_would_be_open_does_not_start() {
     let rig = Rig::start().await;
-    let config = Config {
-        admin_listen: "0.0.0.0:0".parse().unwrap(),
-        ..Config::default()
+    let start = async |admin_listen: &str, admin_token: &str| {
+        let config = Config {
+            admin_listen: admin_listen.parse().unwrap(),
+            ..Config::default()
+        };
+        let parts = Parts {
+            store: rig.store.clone(),
+            hubs: vec![identity("dev1").hub().clone()],
+            admin_token: admin_token.into(),
+            render_metrics: std::sync::Arc::new(String::new),
+        };
+        Front::start(config, parts).await.err()
     };
-    let parts = Parts {
-        store: rig.store.clone(),
-        hubs: vec![identity("dev1").hub().clone()],
-        admin_token: "x".into(),
-        render_metrics: std::sync::Arc::new(String::new),
-    };
-    let refused = Front::start(config, parts).await.err();
-    assert!(matches!(refused, Some(StartError::AdminNotLoopback(_))));
+    let open = start("0.0.0.0:0", "x").await;
+    assert!(
+        matches!(open, Some(StartError::AdminNotLoopback(_))),
+        "{open:?}"
+    );
+    let open = start("127.0.0.1:0", "").await;
+    assert!(matches!(open, Some(StartError::NoAdminToken)), "{open:?}");
 }

@@ -14,11 +14,11 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use store::{
     Arrival, ArrivalId, Conclusion, ConnectionEpoch, Desired, Done, Lane, MethodRequestId, Need,
-    NeedsWatch, NodeId, Outcome, Partition, SessionLease, SessionState, Settlement, Status, Store,
-    Ticket, Work,
+    NeedsNow, NeedsWatch, NodeId, Outcome, Partition, SessionLease, SessionState, Settlement,
+    Status, Store, Ticket, Work,
 };
 
-use crate::rig::{Background, background};
+use crate::rig::{Background, background, until};
 
 /// A device's session with a hub, without a hub.
 pub(crate) struct Hub {
@@ -141,9 +141,25 @@ impl Hub {
         id
     }
 
-    /// Whether some request of the device could answer a direct method at this moment.
-    pub(crate) fn methods_are_needed(&mut self) -> bool {
-        self.needs.current().methods == Need::Now
+    /// Waits until a request of the device needs the session for this, or until none does.
+    pub(crate) async fn until_needed(&mut self, need: impl Fn(NeedsNow) -> Need, is_needed: bool) {
+        until(|| (need(self.needs.current()) == Need::Now) == is_needed).await;
+    }
+
+    /// Waits until something of the device waits in the outbox.
+    pub(crate) async fn until_submitted(&self) {
+        let partition = Partition::of(&self.identity);
+        while self
+            .store
+            .outbox
+            .backlog(partition, None)
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+        {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) async fn concludes(&self, id: ArrivalId, conclusion: Conclusion) {

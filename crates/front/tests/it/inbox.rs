@@ -155,10 +155,11 @@ async fn an_empty_inbox_is_partial_until_the_session_is_settled() {
 
 #[tokio::test]
 async fn a_request_waits_for_the_session_to_settle() {
-    let rig = Rig::start().await;
+    let mut rig = Rig::start().await;
     rig.hub.is(SessionState::Connecting).await;
     let poll = waiting(rig.request(Method::GET, INBOX));
-    assert!(!poll.ends_soon().await);
+    rig.hub.until_needed(|needs| needs.session, true).await;
+    assert!(!poll.is_finished());
     rig.hub.is(SessionState::Settled).await;
     let response = poll.result().await;
     assert_status(&response, StatusCode::NO_CONTENT);

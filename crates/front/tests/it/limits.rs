@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use store::SessionState;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -118,18 +119,23 @@ async fn a_request_has_16384_bytes_of_headers() {
 
 #[tokio::test]
 async fn a_device_has_its_share_of_requests() {
-    let rig = Rig::with(|config| config.limits.requests_per_device = 2).await;
+    let mut rig = Rig::with(|config| config.limits.requests_per_device = 2).await;
     rig.hub.is(SessionState::Settled).await;
-    let poll = || {
+    rig.hub.wants(7, json!({})).await;
+    let poll = |path: &str| {
+        let request = rig.request(Method::GET, path);
         waiting(
-            rig.request(Method::GET, "/devices/dev1/inbox")
-                .header("prefer", "wait=15"),
+            request
+                .header("prefer", "wait=15")
+                .header("if-none-match", "\"7\""),
         )
     };
-    let polls = [poll(), poll()];
-    for poll in &polls {
-        assert!(!poll.ends_soon().await);
-    }
+    let polls = [
+        poll("/devices/dev1/methods"),
+        poll("/devices/dev1/twin/properties/desired"),
+    ];
+    rig.hub.until_needed(|needs| needs.methods, true).await;
+    rig.hub.until_needed(|needs| needs.desired, true).await;
     let response = rig.get("/devices/dev1/inbox").await;
     assert_eq!(response.headers()["retry-after"], "1");
     problem(response, 429, "throttled").await;
@@ -143,14 +149,15 @@ async fn a_device_has_its_share_of_requests() {
 
 #[tokio::test]
 async fn all_devices_have_a_share_together() {
-    let rig = Rig::with(|config| config.limits.requests = 1).await;
+    let mut rig = Rig::with(|config| config.limits.requests = 1).await;
     rig.hub.is(SessionState::Settled).await;
     let poll = waiting(
         rig.request(Method::GET, "/devices/dev1/inbox")
             .header("prefer", "wait=15"),
     );
-    assert!(!poll.ends_soon().await);
+    rig.hub.until_needed(|needs| needs.session, true).await;
     problem(rig.get("/devices/dev1/inbox").await, 503, "overloaded").await;
+    assert!(!poll.is_finished());
 }
 
 #[tokio::test]

@@ -174,7 +174,8 @@ async fn a_wait_ends_with_the_message() {
         rig.request(Method::GET, DEVICEBOUND)
             .header("prefer", "wait=15"),
     );
-    assert!(!poll.ends_soon().await);
+    rig.hub.until_needed(|needs| needs.session, true).await;
+    assert!(!poll.is_finished());
     rig.hub.sends(message("late")).await;
     assert_eq!(poll.result().await.text().await.unwrap(), "late");
 }

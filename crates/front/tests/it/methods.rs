@@ -61,15 +61,11 @@ async fn a_waiting_request_gets_the_method_as_it_comes() {
         .request(Method::GET, METHODS)
         .header("prefer", "wait=15");
     let poll = waiting(request);
-    while !rig.hub.methods_are_needed() {
-        tokio::task::yield_now().await;
-    }
+    rig.hub.until_needed(|needs| needs.methods, true).await;
     rig.hub.invokes("blink", "", PATIENCE).await;
     let body: Value = poll.result().await.json().await.unwrap();
     assert_eq!(body["methods"][0]["payload"], Value::Null);
-    while rig.hub.methods_are_needed() {
-        tokio::task::yield_now().await;
-    }
+    rig.hub.until_needed(|needs| needs.methods, false).await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Once},
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use iothub::Identity;
@@ -137,7 +137,7 @@ impl Rig {
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("https://localhost:{}{path}", self.address.port())
+        format!("https://{}{path}", self.address)
     }
 
     /// A request to the admin API, with its token.
@@ -182,14 +182,6 @@ pub(crate) fn background<T: Send + 'static>(
 }
 
 impl<T: 'static> Background<T> {
-    /// Lets it run for a while; says whether it ended.
-    pub(crate) async fn ends_soon(&self) -> bool {
-        for _ in 0..2000 {
-            tokio::task::yield_now().await;
-        }
-        self.is_finished()
-    }
-
     pub(crate) fn is_finished(&self) -> bool {
         self.task.is_finished()
     }
@@ -206,6 +198,15 @@ impl<T: 'static> Background<T> {
 /// A request whose answer the test waits for later.
 pub(crate) fn waiting(request: RequestBuilder) -> Background<Response> {
     background(send(request))
+}
+
+/// Waits for a state, with a bound.
+pub(crate) async fn until(mut is_reached: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_reached() {
+        assert!(start.elapsed() < PATIENCE, "the state is not reached");
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Reads until the other side closes, in whatever way.

@@ -3,34 +3,34 @@
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use store::{Done, SessionState};
 
-use crate::rig::{PATIENCE, Rig, assert_status, client, waiting};
+use crate::rig::{PATIENCE, Rig, TOKEN, assert_status, client, until, waiting};
 
 const EVENTS: &str = "/devices/dev1/messages/events";
 
 #[tokio::test]
 async fn polls_end_with_what_is_known() {
-    let rig = Rig::start().await;
+    let mut rig = Rig::start().await;
     rig.hub.is(SessionState::Settled).await;
+    rig.hub.wants(7, json!({})).await;
     let h2 = client(&rig.certificate, &[b"h2"]);
-    let path = "/devices/dev1/inbox";
-    let polls = [
-        waiting(rig.request(Method::GET, path).header("prefer", "wait=50")),
-        waiting(
-            h2.get(rig.url(path))
-                .bearer_auth(crate::rig::TOKEN)
-                .header("prefer", "wait=50"),
-        ),
-    ];
-    for poll in &polls {
-        assert!(!poll.ends_soon().await);
-    }
+    let methods = rig
+        .request(Method::GET, "/devices/dev1/methods")
+        .header("prefer", "wait=50");
+    let desired = h2
+        .get(rig.url("/devices/dev1/twin/properties/desired"))
+        .bearer_auth(TOKEN)
+        .header("prefer", "wait=50")
+        .header("if-none-match", "\"7\"");
+    let (methods, desired) = (waiting(methods), waiting(desired));
+    rig.hub.until_needed(|needs| needs.methods, true).await;
+    rig.hub.until_needed(|needs| needs.desired, true).await;
     let start = Instant::now();
     rig.handle.shutdown(PATIENCE).await.unwrap();
-    for poll in polls {
-        assert_status(&poll.result().await, StatusCode::NO_CONTENT);
-    }
+    assert_status(&methods.result().await, StatusCode::NO_CONTENT);
+    assert_status(&desired.result().await, StatusCode::NOT_MODIFIED);
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
@@ -38,7 +38,7 @@ async fn polls_end_with_what_is_known() {
 async fn writes_in_flight_get_their_answers() {
     let mut rig = Rig::start().await;
     let post = waiting(rig.request(Method::POST, EVENTS).body("x"));
-    assert!(!post.ends_soon().await);
+    rig.hub.until_submitted().await;
     let (stopped, ()) = tokio::join!(rig.handle.shutdown(PATIENCE), async {
         rig.hub.settles(|_| Some(Ok(Done::Acknowledged))).await;
     });
@@ -56,9 +56,7 @@ async fn what_does_not_end_is_cut_off_at_the_deadline() {
         .body("x");
     let mut requests = tokio::task::JoinSet::new();
     requests.spawn(request.send());
-    while rig.hub.taken.lock().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(|| !rig.hub.taken.lock().is_empty()).await;
     let start = Instant::now();
     let cut_off = rig
         .handle

@@ -6,7 +6,7 @@ use iothub::HubError;
 use reqwest::{Method, StatusCode};
 use store::{Done, Failure, SessionState, Survival, Work};
 
-use crate::rig::{Rig, assert_status, client, problem, send};
+use crate::rig::{Rig, assert_status, client, problem, send, until};
 
 const EVENTS: &str = "/devices/dev1/messages/events";
 
@@ -142,9 +142,7 @@ async fn a_client_that_leaves_does_not_stop_its_message() {
         .timeout(Duration::from_millis(500));
     assert!(request.send().await.unwrap_err().is_timeout());
     rig.hub.acknowledges().await;
-    while rig.hub.taken.lock().is_empty() {
-        tokio::task::yield_now().await;
-    }
+    until(|| !rig.hub.taken.lock().is_empty()).await;
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ async fn desired_properties_come_from_memory_while_they_are_followed() {
 
 #[tokio::test]
 async fn a_wait_ends_with_another_version() {
-    let rig = Rig::start().await;
+    let mut rig = Rig::start().await;
     rig.hub.is(SessionState::Settled).await;
     rig.hub.wants(7, json!({"interval_s": 60})).await;
     let request = rig
@@ -131,7 +131,8 @@ async fn a_wait_ends_with_another_version() {
         .header("if-none-match", "\"7\"")
         .header("prefer", "wait=15");
     let poll = waiting(request);
-    assert!(!poll.ends_soon().await);
+    rig.hub.until_needed(|needs| needs.desired, true).await;
+    assert!(!poll.is_finished());
     rig.hub.wants(8, json!({"interval_s": 5})).await;
     let response = poll.result().await;
     assert_eq!(

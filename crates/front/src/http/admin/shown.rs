@@ -1,0 +1,147 @@
+//! Bodies of the admin API.
+
+use iothub::{DeviceId, HubName, Identity, ModuleId, Timestamp};
+use serde::{Deserialize, Serialize};
+use store::{
+    ConnectionEpoch, Custody, DeadLetter, MethodPolicy, SessionState, Status, TokenId, TokenRecord,
+};
+
+/// Whose token is to be made, and for how long.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CreateToken {
+    pub(super) hub: Option<String>,
+    pub(super) device: String,
+    pub(super) module: Option<String>,
+    /// Until revoked, if it is not there.
+    pub(super) lifetime_s: Option<u64>,
+}
+
+/// A token that was made. The token itself is shown this once.
+#[derive(Serialize)]
+pub(super) struct CreatedToken<'a> {
+    pub(super) token: &'a str,
+    #[serde(flatten)]
+    pub(super) shown: ShownToken,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShownToken {
+    pub(super) token_id: TokenId,
+    #[serde(flatten)]
+    pub(super) identity: ShownIdentity,
+    pub(super) created_at: Timestamp,
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShownIdentity {
+    pub(super) hub: HubName,
+    pub(super) device: DeviceId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) module: Option<ModuleId>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShownTokens {
+    pub(super) tokens: Vec<ShownToken>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShownDevice {
+    #[serde(flatten)]
+    pub(super) identity: ShownIdentity,
+    pub(super) custody: Custody,
+    pub(super) method_policy: MethodPolicy,
+    pub(super) pinned: bool,
+    pub(super) session: ShownSession,
+    pub(super) inbox: ShownInbox,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShownSession {
+    pub(super) state: &'static str,
+    /// In hexadecimal, as in the request ids of direct methods.
+    pub(super) connection: Option<String>,
+    pub(super) since: Option<Timestamp>,
+    pub(super) last_error: Option<String>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShownInbox {
+    pub(super) messages: usize,
+    pub(super) methods: usize,
+    pub(super) desired_version: Option<u64>,
+}
+
+#[derive(Serialize)]
+pub(super) struct ShownDeadLetters {
+    pub(super) dead_letters: Vec<ShownDeadLetter>,
+}
+
+/// A dead letter without its body, which is the device's and its back end's alone.
+#[derive(Serialize)]
+pub(super) struct ShownDeadLetter {
+    pub(super) sequence: u64,
+    pub(super) reason: &'static str,
+    pub(super) at: Timestamp,
+    pub(super) received_at: Timestamp,
+    pub(super) delivery_count: u32,
+    pub(super) message_id: Option<String>,
+    pub(super) bytes: usize,
+}
+
+impl From<TokenRecord> for ShownToken {
+    fn from(record: TokenRecord) -> Self {
+        Self {
+            token_id: record.id,
+            identity: record.identity.into(),
+            created_at: record.created_at,
+            expires_at: record.expires_at,
+        }
+    }
+}
+
+impl From<Identity> for ShownIdentity {
+    fn from(identity: Identity) -> Self {
+        Self {
+            hub: identity.hub().clone(),
+            device: identity.device_id().clone(),
+            module: identity.module_id().cloned(),
+        }
+    }
+}
+
+impl From<Status> for ShownSession {
+    fn from(status: Status) -> Self {
+        Self {
+            state: match status.state {
+                SessionState::Closed => "closed",
+                SessionState::Connecting => "connecting",
+                SessionState::Connected => "connected",
+                SessionState::Settled => "settled",
+                SessionState::Refused => "refused",
+                SessionState::Unreachable => "unreachable",
+            },
+            connection: status
+                .connection
+                .map(|ConnectionEpoch(epoch)| format!("{epoch:x}")),
+            since: status.since,
+            last_error: status.last_error,
+        }
+    }
+}
+
+impl From<DeadLetter> for ShownDeadLetter {
+    fn from(letter: DeadLetter) -> Self {
+        Self {
+            sequence: letter.entry.sequence,
+            reason: letter.reason,
+            at: letter.at,
+            received_at: letter.entry.arrived_at,
+            delivery_count: letter.entry.delivery_count,
+            message_id: letter.entry.message.system.message_id.clone(),
+            bytes: letter.entry.message.payload.len(),
+        }
+    }
+}
