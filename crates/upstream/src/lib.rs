@@ -1,1 +1,136 @@
 //! What the hub touches: the sessions that this node holds.
+//!
+//! This half of the gateway reads the outbox and writes the inbox. It knows nothing of HTTP, and nothing of who waits for an
+//! answer; all that it shares with the other half is the [`store`] contract.
+//!
+//! - [`Config`]: hubs, devices with their keys, times and limits
+//! - [`Upstream`]: start and stop
+//! - [`metrics`]: what is measured
+//!
+//! # How a session lives and ends
+//!
+//! 1. A device is *wanted*: somebody in the front holds a demand, or its outbox has an entry. The manager acquires the
+//!    session lease of its partition and starts a driver task for it.
+//! 2. The driver opens the outbox and asks the hub's turnstile for its turn. Then name, TCP, TLS, and the session core speaks
+//!    MQTT. Entries that arrived meanwhile go out right behind CONNACK.
+//! 3. While it is up: entries go to the hub, outcomes come back; messages and methods go into the inbox, settlements come
+//!    back. A lost connection is made anew, with back-off; telemetry that was in flight is sent again, messages that
+//!    were not settled are the hub's again.
+//! 4. Nobody has needed it for the linger time and nothing waits: methods are unsubscribed, DISCONNECT, the task ends. If the
+//!    device is wanted again meanwhile, the next task begins when this one has ended, never beside it.
+
+pub mod config;
+mod connect;
+mod credentials;
+mod driver;
+mod leases;
+mod manager;
+pub mod metrics;
+mod node;
+mod pace;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use iothub::Identity;
+use store::{NodeId, Store, StoreError};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, Mistake};
+pub use connect::{CaFileError, EndpointError};
+
+use crate::node::{LoadError, Node, Secrets};
+
+/// The running half: the sessions of this node. Dropped, it ends them at once; [`Upstream::shutdown`] ends them in order.
+#[derive(Debug)]
+pub struct Upstream {
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+/// Why this half could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration.
+    #[error("{0}")]
+    Config(Mistakes),
+    /// A hub.
+    #[error("a hub of the configuration cannot be used")]
+    Hub(#[from] EndpointError),
+    /// The store did not take the devices of the configuration.
+    #[error("the devices could not be registered")]
+    Registry(#[from] StoreError),
+}
+
+/// Everything that is wrong with a configuration.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mistakes(pub Vec<Mistake>);
+
+/// Sessions were cut: they had not ended when the time was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("sessions with the hub were cut, because the time to stop was over")]
+pub struct Cut;
+
+impl Upstream {
+    /// Registers the configured devices and begins to hold sessions.
+    ///
+    /// # Errors
+    ///
+    /// The configuration has mistakes, a key or a certificate cannot be read, or the store failed.
+    pub async fn start(config: Config, store: Store, node: NodeId) -> Result<Self, StartError> {
+        let mistakes = config.mistakes();
+        if !mistakes.is_empty() {
+            return Err(StartError::Config(Mistakes(mistakes)));
+        }
+        let (config, secrets) = load_secrets(config).await?;
+        let mut pinned: Vec<Identity> = Vec::new();
+        for record in config.records() {
+            if record.is_pinned {
+                pinned.push(record.identity.clone());
+            }
+            store.registry.put_device(record).await?;
+        }
+        let node = Arc::new(Node::new(node, &config, secrets, store));
+        let stop = node.stop.clone();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(manager::run(node, config.max_sessions, pinned));
+        Ok(Self { stop, tasks })
+    }
+
+    /// Ends all sessions in order: nothing more is taken, what is in flight is awaited for a short time, methods are
+    /// unsubscribed, DISCONNECT. What has not ended after `limit` is cut.
+    ///
+    /// # Errors
+    ///
+    /// Something was cut.
+    pub async fn shutdown(mut self, limit: Duration) -> Result<(), Cut> {
+        self.stop.cancel();
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        tokio::time::timeout(limit, ended).await.map_err(|_| Cut)
+    }
+}
+
+/// Reads keys and certificates off the async threads.
+async fn load_secrets(config: Config) -> Result<(Config, Secrets), StartError> {
+    let loaded = tokio::task::spawn_blocking(move || {
+        let secrets = Secrets::load(&config);
+        (config, secrets)
+    });
+    match loaded.await {
+        Ok((config, Ok(secrets))) => Ok((config, secrets)),
+        Ok((_, Err(LoadError::Keys(mistakes)))) => Err(StartError::Config(Mistakes(mistakes))),
+        Ok((_, Err(LoadError::Endpoint(error)))) => Err(StartError::Hub(error)),
+        Err(failed) => std::panic::resume_unwind(failed.into_panic()),
+    }
+}
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for mistake in &self.0 {
+            write!(f, "{separator}{mistake}")?;
+            separator = "\n";
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,402 @@
+//! One task per session: it gives the session its sockets, its timers and its store.
+//!
+//! ```text
+//!             outbox  needs  settlements
+//!                 \     |     /
+//!    link  <-->   [ driver ]   --> inbox, outcomes, status
+//!                     |
+//!                 [ session ]
+//! ```
+//!
+//! The driver waits for one of them, calls the session, and drains it: bytes to the link, events to the store. What it
+//! does then stands by subject in [`connection`], [`outbox`], [`arrivals`], [`twin`], [`wishes`] and [`report`]. What it
+//! must not forget between two calls is plain data: work that is [`in_flight`], messages in [`custody`], open [`calls`],
+//! [`desired`] properties; for how long something is wanted is computed in [`presence`].
+//!
+//! # While there is no connection
+//!
+//! An ephemeral entry waits for the attempt that is under way, until its deadline. When an attempt has failed, those that were
+//! not sent fail at once, and so do new ones until the next attempt begins: their clients can do something better than wait.
+//! What was sent on a connection that was lost keeps its deadline, for it may have happened and can still be confirmed.
+//!
+//! # After a crash
+//!
+//! Nothing here survives. The hub offers again what it got no PUBACK for; the store gives durable entries to the next
+//! session; what was ephemeral is forgotten with those who waited for it.
+
+mod alarm;
+mod arrivals;
+mod calls;
+mod connection;
+mod custody;
+mod desired;
+mod desk;
+mod in_flight;
+mod link;
+mod outbox;
+mod presence;
+mod report;
+mod twin;
+mod wishes;
+
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use iothub::Identity;
+use session::{Event, LossReason, Receipt, Session, Subscriptions};
+use store::{
+    ArrivalId, Conclusion, ConnectionEpoch, Custody, DeviceRecord, Done, Failure, MethodPolicy,
+    NeedsNow, NeedsWatch, Partition, StoreError,
+};
+use tokio::select;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    alarm::Alarm,
+    calls::Calls,
+    custody::Held,
+    desired::{Cell, DesiredProperties},
+    desk::{Desk, Lanes},
+    in_flight::InFlight,
+    link::{Link, LinkEvent},
+    report::Report,
+};
+use crate::{
+    connect::chain,
+    leases::HeldLease,
+    node::{Node, now, wall_now},
+};
+
+/// Holds the session of one device for as long as it is wanted.
+pub(crate) async fn drive(node: Arc<Node>, identity: Identity) {
+    let Some(lease) = acquire(&node, &identity).await else {
+        return;
+    };
+    let mut driver = match Driver::new(Arc::clone(&node), identity, lease).await {
+        Ok(driver) => driver,
+        Err(error) => return pause(&node, &error).await,
+    };
+    if let Err(error) = driver.run().await {
+        // The device is wanted again as soon as the driver is dropped.
+        pause(&node, &error).await;
+    }
+}
+
+async fn acquire(node: &Node, identity: &Identity) -> Option<HeldLease> {
+    let partition = Partition::of(identity);
+    loop {
+        let wait = match node.leases.acquire(partition).await {
+            Ok(lease) => return Some(lease),
+            Err(StoreError::Held { for_at_least, .. }) => for_at_least.max(PAUSE),
+            Err(error) => {
+                tracing::debug!(%error, "no session lease");
+                PAUSE
+            }
+        };
+        select! {
+            () = tokio::time::sleep(wait) => {}
+            () = node.stop.cancelled() => return None,
+        }
+    }
+}
+
+async fn pause(node: &Node, error: &StoreError) {
+    tracing::warn!(%error, "session given up");
+    select! {
+        () = tokio::time::sleep(PAUSE) => {}
+        () = node.stop.cancelled() => {}
+    }
+}
+
+struct Driver {
+    node: Arc<Node>,
+    identity: Identity,
+    record: DeviceRecord,
+    /// Cancelled when the node stops, or another node has taken the device.
+    ended: CancellationToken,
+    desk: Desk,
+    lanes: Lanes,
+    needs: Box<dyn NeedsWatch>,
+    session: Session,
+    link: Link,
+    alarm: Alarm,
+
+    in_flight: InFlight,
+    held: Held<Receipt>,
+    /// Settled messages whose PUBACK is not written yet.
+    unwritten: Vec<ArrivalId>,
+    calls: Calls,
+    desired: DesiredProperties,
+
+    current_needs: NeedsNow,
+    wanted: Subscriptions,
+    outlook: Outlook,
+    report: Report,
+    phase: Phase,
+    /// When the outbox last had something.
+    last_work: Instant,
+    /// When the twin was last read for a device.
+    last_read: Option<Instant>,
+    /// Until then the outbox is left alone: it has something, but for lanes that are full.
+    paused_until: Option<Instant>,
+    /// When the twin may be read again for those who follow the desired properties.
+    read_at: Instant,
+    /// When to look at needs and outbox though nothing has woken the driver.
+    look_at: Instant,
+}
+
+/// Whether it makes sense to wait for a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outlook {
+    /// There is one, or it is being made, or the last attempt did not fail.
+    Good,
+    /// The last attempt failed.
+    Unavailable,
+    /// The hub refused the credential, or there is none.
+    Refused,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// The session is wanted.
+    Open,
+    /// Messages were held for too long: the connection ends, so that the hub takes them back.
+    GivingBack,
+    /// The session ends.
+    Closing,
+    /// It has ended.
+    Closed,
+}
+
+/// What the driver waits for.
+enum Happened {
+    Stop,
+    Link(LinkEvent),
+    Needs,
+    Outbox,
+    Settlement(Option<Receipt>),
+    Time,
+}
+
+impl Driver {
+    async fn new(
+        node: Arc<Node>,
+        identity: Identity,
+        lease: HeldLease,
+    ) -> Result<Self, StoreError> {
+        let record = node.store.registry.device(&identity).await?;
+        let record = record.unwrap_or_else(|| unknown_device(identity.clone()));
+        let ended = lease.ended().clone();
+        let desk = Desk::new(node.store.clone(), identity.clone(), lease);
+        let mut needs = desk.attend().await?;
+        let lanes = desk.open_lanes().await?;
+        let now = now();
+        let first_connection = node.first_connection(now);
+        // An earlier session may have ended without a word: its node has died, or was too slow to renew its lease.
+        desk.withdraw(ConnectionEpoch(first_connection.0 - 1))
+            .await?;
+        desk.show_desired(Cell::Cleared, None).await?;
+        let config = Arc::clone(&node.session_config);
+        let rng = fastrand::Rng::new();
+        Ok(Self {
+            session: Session::new(identity.clone(), config, first_connection, rng),
+            current_needs: needs.current(),
+            report: Report::new(Arc::clone(&node)),
+            node,
+            identity,
+            record,
+            ended,
+            desk,
+            lanes,
+            needs,
+            link: Link::default(),
+            alarm: Alarm::new(),
+            in_flight: InFlight::default(),
+            held: Held::on(ConnectionEpoch(first_connection.0)),
+            unwritten: Vec::new(),
+            calls: Calls::default(),
+            desired: DesiredProperties::default(),
+            wanted: Subscriptions::default(),
+            outlook: Outlook::Good,
+            phase: Phase::Open,
+            last_work: now,
+            last_read: None,
+            paused_until: None,
+            read_at: now,
+            look_at: now,
+        })
+    }
+
+    async fn run(&mut self) -> Result<(), StoreError> {
+        self.subscribe(now());
+        self.session.open(now());
+        loop {
+            self.drain().await?;
+            if self.phase == Phase::Closed {
+                break;
+            }
+            self.alarm.set(self.deadline(now()));
+            match self.happens().await {
+                Happened::Stop if !self.node.stop.is_cancelled() => return Err(StoreError::Stale),
+                Happened::Stop => self.close(now()),
+                Happened::Link(event) => self.on_link(event).await?,
+                Happened::Needs => self.current_needs = self.needs.current(),
+                Happened::Outbox => self.take_work().await?,
+                Happened::Settlement(receipt) => self.on_settlement(receipt),
+                Happened::Time => self.on_time().await?,
+            }
+            self.on_changed_wishes();
+        }
+        if self.node.stop.is_cancelled() {
+            self.refuse_waiting().await?;
+        }
+        self.report_status().await
+    }
+
+    /// Waits until something happens. The session gets what the hub sent.
+    async fn happens(&mut self) -> Happened {
+        let may_take = self.may_take();
+        let Self {
+            lanes,
+            link,
+            session,
+            needs,
+            held,
+            alarm,
+            ended,
+            phase,
+            ..
+        } = self;
+        select! {
+            () = ended.cancelled(), if *phase != Phase::Closing => Happened::Stop,
+            event = poll_fn(|cx| link.poll(cx, |bytes| session.handle_input(bytes, now()))) => {
+                Happened::Link(event)
+            }
+            () = needs.changed() => Happened::Needs,
+            () = lanes.ready(), if may_take => Happened::Outbox,
+            receipt = poll_fn(|cx| held.poll_settlement(cx)) => Happened::Settlement(receipt),
+            () = alarm.rings() => Happened::Time,
+        }
+    }
+
+    /// Carries out what the session asks for and passes on what it reports.
+    async fn drain(&mut self) -> Result<(), StoreError> {
+        loop {
+            while let Some(bytes) = self.session.poll_transmit() {
+                self.link.send(bytes);
+            }
+            let Some(event) = self.session.poll_event() else {
+                break;
+            };
+            self.on_event(event).await?;
+        }
+        while let Some(id) = self.held.next_to_conclude() {
+            self.desk.conclude(id, Conclusion::Gateway).await?;
+        }
+        while let Some((id, arrival)) = self.held.next_to_offer() {
+            match self.desk.append(id, &arrival).await? {
+                Some(ticket) => self.held.offered(id, ticket),
+                None => break,
+            }
+        }
+        self.report_status().await
+    }
+
+    async fn on_event(&mut self, event: Event) -> Result<(), StoreError> {
+        match event {
+            Event::Connect => return self.on_connect().await,
+            Event::Renew => self.on_renew(),
+            Event::Switch => {
+                self.link.switch().await;
+                self.session.handle_disconnected(LossReason::Renewed, now());
+            }
+            Event::Close => {
+                self.link.close().await;
+                self.session.handle_disconnected(LossReason::Closed, now());
+            }
+            Event::Closed => self.phase = Phase::Closed,
+
+            Event::Connected {
+                epoch,
+                session_present,
+            } => self.on_connected(epoch, session_present),
+            Event::ConnectFailed { reason } => {
+                self.node.meters.failed.increment(1);
+                return self
+                    .on_no_connection(Outlook::Unavailable, chain(&reason))
+                    .await;
+            }
+            Event::Refused { reason } => return self.on_refused(reason).await,
+            Event::Disconnected { epoch, reason } => {
+                return self.on_disconnected(ConnectionEpoch(epoch.0), reason).await;
+            }
+            // The status says it as soon as the inbox has everything.
+            Event::Settled { .. } => {}
+
+            Event::Delivered(id) => return self.on_done(id, Done::Acknowledged).await,
+            Event::Gone(id) => return self.on_gone(id).await,
+            Event::TwinRead { id, result } => return self.on_twin_read(id, result).await,
+            Event::ReportedPatched { id, result } => {
+                return self.on_reported_patched(id, result).await;
+            }
+
+            Event::Received { receipt, message } => {
+                self.node.meters.messages_received.increment(1);
+                self.held.arrived(receipt, *message, now(), wall_now());
+            }
+            Event::Unreadable { receipt, error, .. } => {
+                tracing::warn!(%error, "the hub delivered a message that cannot be read");
+                if receipt.is_some() {
+                    // The hub counts its deliveries and makes a dead letter of it.
+                    self.give_back(now());
+                }
+            }
+            Event::Acknowledged(receipt) => {
+                if let Some(id) = self.held.acknowledged(receipt) {
+                    self.unwritten.push(id);
+                    self.link.await_write();
+                }
+            }
+            Event::MethodRequested { id, request } => return self.on_method(id, request).await,
+            Event::DesiredChanged(change) => {
+                let cell = self.desired.on_change(change);
+                return self.desk.show_desired(cell, self.connection()).await;
+            }
+            Event::DesiredStale => {
+                let cell = self.desired.on_stale();
+                return self.desk.show_desired(cell, self.connection()).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Outlook {
+    /// What becomes of those who cannot wait long.
+    const fn failure(self) -> Option<Failure> {
+        match self {
+            Self::Good => None,
+            Self::Unavailable => Some(Failure::HubUnavailable),
+            Self::Refused => Some(Failure::CredentialRefused),
+        }
+    }
+}
+
+/// A device that is not in the registry has no key either, so its session ends as refused.
+fn unknown_device(identity: Identity) -> DeviceRecord {
+    DeviceRecord {
+        identity,
+        custody: Custody::default(),
+        method_policy: MethodPolicy::default(),
+        is_pinned: false,
+    }
+}
+
+/// Wait before a session is tried again that the store did not let be.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How often needs and outbox are looked at without a wake-up, which the store's contract allows to be lost.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);

@@ -1,0 +1,92 @@
+//! Down: direct methods and cloud-to-device messages.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use iothub::{MethodRequest, MethodResponse};
+use session::Receipt;
+use store::{Arrival, ConnectionEpoch, MethodRequestId, StoreError};
+
+use super::{Driver, Phase, in_flight::Origin, presence};
+use crate::node::{now, wall_now};
+
+impl Driver {
+    pub(super) async fn on_method(
+        &mut self,
+        id: session::MethodRequestId,
+        request: MethodRequest,
+    ) -> Result<(), StoreError> {
+        let meters = &self.node.meters;
+        let policy = self.record.method_policy;
+        if let Some(status) = presence::answers_itself(policy, self.presence(), now()) {
+            meters.methods_answered.increment(1);
+            self.answer(&id, status, Bytes::new());
+            return Ok(());
+        }
+        let name = MethodRequestId {
+            connection: ConnectionEpoch(id.epoch.0),
+            rid: id.rid.clone(),
+        };
+        let timeout = self.node.method_timeout;
+        let deadline = now() + timeout;
+        let arrival = Arrival::Method {
+            id: name.clone(),
+            request,
+            deadline,
+            deadline_at: wall_now().saturating_add(timeout),
+        };
+        let arrived = self.held.next_id();
+        if self.desk.append(arrived, &arrival).await?.is_some() {
+            meters.methods_offered.increment(1);
+            self.calls.open(name, deadline);
+        } else {
+            meters.methods_refused.increment(1);
+            self.answer(&id, 503, Bytes::from_static(br#"{"code":"inbox_full"}"#));
+        }
+        Ok(())
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        request: &session::MethodRequestId,
+        status: i32,
+        payload: Bytes,
+    ) {
+        let now = now();
+        let id = self
+            .in_flight
+            .begin(Origin::OwnAnswer, None, None, true, now);
+        let response = MethodResponse { status, payload };
+        if let Err(error) = self.session.answer(id, request, &response, now) {
+            // The caller hears of it from the hub, when its time is over.
+            tracing::debug!(%error, "a direct method is not answered");
+            self.in_flight.end(id);
+        }
+    }
+
+    pub(super) fn on_settlement(&mut self, receipt: Option<Receipt>) {
+        let Some(receipt) = receipt else {
+            return self.give_back(now());
+        };
+        if let Err(error) = self.session.acknowledge(receipt, now()) {
+            // Whoever has settled hears of it when the connection's messages are withdrawn.
+            tracing::debug!(%error, "a message was settled too late");
+        }
+    }
+
+    /// Ends the connection, so that the hub takes back what it has no PUBACK for and counts the delivery.
+    pub(super) fn give_back(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Open => {
+                tracing::info!("messages are given back to the hub");
+                self.phase = Phase::GivingBack;
+                if self.session_span().is_on(now) {
+                    self.session.reconnect(now);
+                } else {
+                    self.close(now);
+                }
+            }
+            Phase::GivingBack | Phase::Closing | Phase::Closed => {}
+        }
+    }
+}

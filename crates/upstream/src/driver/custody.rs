@@ -1,0 +1,289 @@
+//! Cloud-to-device messages that the hub has delivered and has not been told the end of.
+//!
+//! The hub keeps a message until its PUBACK, and takes PUBACKs in the order of arrival only. So a message goes through
+//!
+//! ```text
+//!            room in the inbox         the device settles          the session sends its PUBACK
+//!  Waiting --------------------> Offered --------------> Settled ------------------------------> gone
+//!                                                           | an earlier message is not settled:
+//!                                                           +-- concluded as the gateway's
+//! ```
+//!
+//! Nothing here survives the connection: the hub offers again whatever it got no PUBACK for.
+//!
+//! That is custody `hub`. Custody `gateway` needs a store that survives a restart; while there is none the configuration
+//! refuses it, and every message is tied to its connection.
+
+use std::{
+    collections::VecDeque,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use iothub::{CloudMessage, Timestamp};
+use store::{Arrival, ArrivalId, ConnectionEpoch, Settlement, Ticket, TicketLost};
+
+/// The messages of one connection in the order of arrival. `R` is the session's receipt.
+pub(super) struct Held<R> {
+    connection: ConnectionEpoch,
+    next_number: u64,
+    messages: VecDeque<Message<R>>,
+}
+
+struct Message<R> {
+    id: ArrivalId,
+    receipt: R,
+    /// When it is not held any longer, unless it is settled.
+    until: Instant,
+    state: State,
+}
+
+enum State {
+    Waiting(Arc<CloudMessage>),
+    Offered(Ticket<Settlement>),
+    Settled { is_concluded: bool },
+    Lost,
+}
+
+impl<R: Copy + PartialEq> Held<R> {
+    /// Nothing, on this connection.
+    pub(super) const fn on(connection: ConnectionEpoch) -> Self {
+        Self {
+            connection,
+            next_number: 0,
+            messages: VecDeque::new(),
+        }
+    }
+
+    /// Names the next arrival of this connection, of whatever kind.
+    pub(super) const fn next_id(&mut self) -> ArrivalId {
+        let number = self.next_number;
+        self.next_number += 1;
+        ArrivalId {
+            connection: self.connection,
+            number,
+        }
+    }
+
+    /// The hub has delivered a message.
+    pub(super) fn arrived(
+        &mut self,
+        receipt: R,
+        message: CloudMessage,
+        now: Instant,
+        wall: Timestamp,
+    ) {
+        let until_expiry = message.expires_at().map(|at| at.saturating_since(wall));
+        let id = self.next_id();
+        self.messages.push_back(Message {
+            id,
+            receipt,
+            until: now + until_expiry.unwrap_or(LONGEST).min(LONGEST),
+            state: State::Waiting(Arc::new(message)),
+        });
+    }
+
+    /// The next message for the inbox, if one waits and there is room. Stays the next until [`Held::offered`].
+    pub(super) fn next_to_offer(&self) -> Option<(ArrivalId, Arrival)> {
+        let is_offered = |message: &&Message<R>| matches!(message.state, State::Offered(_));
+        if self.messages.iter().filter(is_offered).count() >= MOST_OFFERED {
+            return None;
+        }
+        self.messages
+            .iter()
+            .find_map(|message| match &message.state {
+                State::Waiting(content) => Some((
+                    message.id,
+                    Arrival::Message {
+                        message: Arc::clone(content),
+                        expires_at: content.expires_at(),
+                        is_tied: true,
+                    },
+                )),
+                State::Offered(_) | State::Settled { .. } | State::Lost => None,
+            })
+    }
+
+    /// The message is in the inbox.
+    pub(super) fn offered(&mut self, id: ArrivalId, ticket: Ticket<Settlement>) {
+        if let Some(message) = self.messages.iter_mut().find(|message| message.id == id) {
+            message.state = State::Offered(ticket);
+        }
+    }
+
+    /// Waits for the next settlement of a device; gives the receipt that the session is to acknowledge. None: the
+    /// store let go of the message, so that it is not held any longer.
+    pub(super) fn poll_settlement(&mut self, cx: &mut Context<'_>) -> Poll<Option<R>> {
+        for message in &mut self.messages {
+            let State::Offered(ticket) = &mut message.state else {
+                continue;
+            };
+            let Poll::Ready(settlement) = Pin::new(ticket).poll(cx) else {
+                continue;
+            };
+            return Poll::Ready(match settlement {
+                Ok(Settlement::Complete | Settlement::Reject) => {
+                    let is_concluded = false;
+                    message.state = State::Settled { is_concluded };
+                    Some(message.receipt)
+                }
+                // An abandoned message stays in the inbox, says the contract.
+                Ok(Settlement::Abandon) | Err(TicketLost) => {
+                    message.state = State::Lost;
+                    None
+                }
+            });
+        }
+        Poll::Pending
+    }
+
+    /// The session has sent the PUBACK; gives the message's name if its settlement is not concluded.
+    pub(super) fn acknowledged(&mut self, receipt: R) -> Option<ArrivalId> {
+        let place = self
+            .messages
+            .iter()
+            .position(|message| message.receipt == receipt)?;
+        let message = self.messages.remove(place)?;
+        match message.state {
+            State::Settled {
+                is_concluded: false,
+            } => Some(message.id),
+            State::Settled { is_concluded: true }
+            | State::Waiting(_)
+            | State::Offered(_)
+            | State::Lost => None,
+        }
+    }
+
+    /// Settled messages whose PUBACK waits for earlier ones, each once.
+    pub(super) fn next_to_conclude(&mut self) -> Option<ArrivalId> {
+        self.messages
+            .iter_mut()
+            .find_map(|message| match &mut message.state {
+                State::Settled { is_concluded } if !*is_concluded => {
+                    *is_concluded = true;
+                    Some(message.id)
+                }
+                State::Settled { .. } | State::Waiting(_) | State::Offered(_) | State::Lost => None,
+            })
+    }
+
+    /// Whether the inbox shows every message.
+    pub(super) fn is_all_offered(&self) -> bool {
+        !self
+            .messages
+            .iter()
+            .any(|message| matches!(message.state, State::Waiting(_)))
+    }
+
+    /// When the first message has been held for as long as it may be.
+    pub(super) fn until(&self) -> Option<Instant> {
+        let is_unsettled = |message: &&Message<R>| match message.state {
+            State::Waiting(_) | State::Offered(_) => true,
+            State::Settled { .. } | State::Lost => false,
+        };
+        let unsettled = self.messages.iter().filter(is_unsettled);
+        unsettled.map(|message| message.until).min()
+    }
+}
+
+/// Messages of one device in the inbox at a time. As many as the hub would redeliver at once if the connection ended,
+/// and few enough that their order at the hub is not far from what the device sees.
+const MOST_OFFERED: usize = 10;
+
+/// How long a message is held without being settled, so that a device that has gone for good does not keep the hub
+/// from counting deliveries and dead-lettering.
+const LONGEST: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use std::{future::poll_fn, task::Waker};
+
+    use store::{Resolver, ticket};
+
+    use super::*;
+
+    const CONNECTION: ConnectionEpoch = ConnectionEpoch(7);
+    const WALL: Timestamp = Timestamp::from_unix_seconds(1_700_000_000);
+
+    fn message(expiry: Option<Timestamp>) -> CloudMessage {
+        let mut message = CloudMessage::default();
+        message.system.expiry = expiry.map(|at| at.to_string());
+        message
+    }
+
+    /// Offers all that may be offered.
+    fn offer(held: &mut Held<u32>) -> Vec<Resolver<Settlement>> {
+        let mut resolvers = Vec::new();
+        while let Some((id, _)) = held.next_to_offer() {
+            let (resolver, ticket) = ticket();
+            held.offered(id, ticket);
+            resolvers.push(resolver);
+        }
+        resolvers
+    }
+
+    fn holding(count: u32, now: Instant) -> Held<u32> {
+        let mut held = Held::on(CONNECTION);
+        (0..count).for_each(|receipt| held.arrived(receipt, message(None), now, WALL));
+        held
+    }
+
+    fn number(number: u64) -> ArrivalId {
+        ArrivalId {
+            connection: CONNECTION,
+            number,
+        }
+    }
+
+    #[tokio::test]
+    async fn at_most_ten_are_offered_and_the_eleventh_follows_a_settlement() {
+        let mut held = holding(12, Instant::now());
+        let mut resolvers = offer(&mut held);
+        assert_eq!(resolvers.len(), 10);
+        assert!(!held.is_all_offered());
+
+        resolvers.remove(0).resolve(Settlement::Complete);
+        assert_eq!(poll_fn(|cx| held.poll_settlement(cx)).await, Some(0));
+        assert_eq!(offer(&mut held).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_settlement_out_of_turn_is_the_gateways_until_its_puback() {
+        let mut held = holding(2, Instant::now());
+        let mut resolvers = offer(&mut held);
+
+        resolvers.remove(1).resolve(Settlement::Reject);
+        assert_eq!(poll_fn(|cx| held.poll_settlement(cx)).await, Some(1));
+        assert_eq!(held.next_to_conclude(), Some(number(1)));
+        assert_eq!(held.next_to_conclude(), None, "each once");
+
+        resolvers.remove(0).resolve(Settlement::Complete);
+        assert_eq!(poll_fn(|cx| held.poll_settlement(cx)).await, Some(0));
+        assert_eq!(held.acknowledged(0), Some(number(0)), "the hub's");
+        assert_eq!(held.acknowledged(1), None, "concluded before");
+        assert_eq!(held.until(), None);
+    }
+
+    #[test]
+    fn it_is_held_until_its_expiry_and_ten_minutes_at_most() {
+        let now = Instant::now();
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        for (expires_in, held_for) in [(None, 10), (Some(60), 10), (Some(3), 3)] {
+            let mut held = Held::on(CONNECTION);
+            let expiry = expires_in.map(|after| WALL.saturating_add(minutes(after)));
+            held.arrived(1_u32, message(expiry), now, WALL);
+            assert_eq!(held.until(), Some(now + minutes(held_for)));
+        }
+    }
+
+    #[test]
+    fn what_the_store_lets_go_of_is_reported() {
+        let mut held = holding(1, Instant::now());
+        drop(offer(&mut held));
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(held.poll_settlement(&mut cx), Poll::Ready(None));
+    }
+}

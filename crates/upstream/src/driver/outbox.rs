@@ -1,0 +1,172 @@
+//! Up: what devices send.
+
+use std::time::{Duration, Instant};
+
+use session::{NotTaken, WorkId};
+use store::{Done, Failure, Lane, OutboxEntry, StoreError, Survival, Work};
+
+use super::{
+    Driver, LOOK_AGAIN,
+    in_flight::{self, Origin},
+};
+use crate::node::{now, wall_now};
+
+impl Driver {
+    /// Takes as much work as the session has room for.
+    pub(super) async fn take_work(&mut self) -> Result<(), StoreError> {
+        let now = now();
+        self.look_at = now + LOOK_AGAIN;
+        let mut is_any = false;
+        for lane in Lane::ALL {
+            let room = self.room(lane);
+            if room == 0 {
+                continue;
+            }
+            for entry in self.lanes.take(lane, room).await? {
+                is_any = true;
+                self.begin(lane, entry, now).await?;
+            }
+        }
+        if is_any {
+            self.last_work = now;
+            if self.session.epoch().is_none() && self.in_flight.has_waiting_client() {
+                self.link.hurry();
+            }
+        } else if Lane::ALL.iter().any(|lane| self.room(*lane) == 0) {
+            self.paused_until = Some(now + PAUSE_FOR_ROOM);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn begin(
+        &mut self,
+        lane: Lane,
+        entry: OutboxEntry,
+        now: Instant,
+    ) -> Result<(), StoreError> {
+        let waited = wall_now().saturating_since(entry.accepted_at);
+        self.node.meters.lane(lane).wait_seconds.record(waited);
+        let deadline = match entry.survival {
+            Survival::Durable => None,
+            Survival::Ephemeral { deadline } => Some(deadline),
+        };
+        if let (Some(failure), Some(_)) = (self.outlook.failure(), deadline) {
+            self.node.meters.lane(lane).failed.increment(1);
+            return self.lanes.settle(entry.id, Err(failure)).await;
+        }
+        let reads = matches!(entry.work, Work::TwinRead).then(|| {
+            // Changes are subscribed to before the twin is read, so that its answer can be kept up to date.
+            self.last_read = Some(now);
+            self.subscribe(now);
+            self.desired.generation()
+        });
+        let origin = Origin::Entry { id: entry.id, lane };
+        let is_connected = self.session.epoch().is_some();
+        let id = self
+            .in_flight
+            .begin(origin, reads, deadline, is_connected, now);
+        let session = &mut self.session;
+        let taken = match &entry.work {
+            Work::Telemetry(message) => session.publish(id, message, now),
+            Work::TwinRead => session.twin_get(id, now),
+            Work::ReportedPatch(patch) => session.patch_reported(id, patch, now),
+            Work::MethodAnswer { request, response } => {
+                self.calls.close(request);
+                let request = session::MethodRequestId {
+                    epoch: session::ConnectionEpoch(request.connection.0),
+                    rid: request.rid.clone(),
+                };
+                session.answer(id, &request, response, now)
+            }
+        };
+        let Err(error) = taken else {
+            return Ok(());
+        };
+        tracing::debug!(%error, "not taken by the session");
+        let failure = match error {
+            NotTaken::TooLarge { .. } | NotTaken::TopicTooLong { .. } => Failure::DoesNotFit,
+            // The session began to close while the entries were on their way.
+            NotTaken::NoRoom => Failure::Stopping,
+        };
+        match self.in_flight.end(id) {
+            Some(work) => self.fail(&work, failure).await,
+            None => Ok(()),
+        }
+    }
+
+    pub(super) async fn on_done(&mut self, id: WorkId, done: Done) -> Result<(), StoreError> {
+        self.paused_until = None;
+        let Some(work) = self.in_flight.end(id) else {
+            return Ok(());
+        };
+        match work.origin {
+            Origin::Entry { id, lane } => {
+                let meters = self.node.meters.lane(lane);
+                meters.done.increment(1);
+                meters
+                    .hub_seconds
+                    .record(now().saturating_duration_since(work.since));
+                self.lanes.settle(id, Ok(done)).await
+            }
+            Origin::OwnRead | Origin::OwnAnswer => Ok(()),
+        }
+    }
+
+    /// The session has given it up.
+    pub(super) async fn on_gone(&mut self, id: WorkId) -> Result<(), StoreError> {
+        let Some(work) = self.in_flight.end(id) else {
+            return Ok(());
+        };
+        match work.origin {
+            Origin::Entry {
+                lane: Lane::Answers,
+                ..
+            } => self.fail(&work, Failure::MethodGone).await,
+            Origin::Entry {
+                lane: Lane::Twin | Lane::Telemetry,
+                ..
+            } if !work.is_durable() => self.fail(&work, work.failure(Failure::Stopping)).await,
+            // The next session gets it again.
+            Origin::Entry {
+                lane: Lane::Twin | Lane::Telemetry,
+                ..
+            }
+            | Origin::OwnRead
+            | Origin::OwnAnswer => Ok(()),
+        }
+    }
+
+    pub(super) async fn fail(
+        &mut self,
+        work: &in_flight::Work,
+        failure: Failure,
+    ) -> Result<(), StoreError> {
+        match work.origin {
+            Origin::Entry { id, lane } => {
+                self.node.meters.lane(lane).failed.increment(1);
+                self.lanes.settle(id, Err(failure)).await
+            }
+            Origin::OwnRead | Origin::OwnAnswer => Ok(()),
+        }
+    }
+
+    /// The node stops: says so to whoever waits for what the session has not taken.
+    pub(super) async fn refuse_waiting(&mut self) -> Result<(), StoreError> {
+        for lane in Lane::ALL {
+            for entry in self.lanes.take(lane, usize::MAX).await? {
+                match entry.survival {
+                    // Put back when the outbox is closed.
+                    Survival::Durable => {}
+                    Survival::Ephemeral { .. } => {
+                        self.lanes.settle(entry.id, Err(Failure::Stopping)).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long the outbox is left alone when all that it has is for lanes without room. An acknowledgement ends it
+/// earlier; an entry for another lane waits so long at most.
+const PAUSE_FOR_ROOM: Duration = Duration::from_millis(10);

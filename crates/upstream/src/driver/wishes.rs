@@ -1,0 +1,140 @@
+//! What is wanted of the session at this moment, and for how long.
+
+use std::time::Instant;
+
+use session::Subscriptions;
+use store::{Failure, Lane, Need, StoreError};
+
+use super::{
+    Driver, LOOK_AGAIN, Phase,
+    presence::{self, Span},
+};
+use crate::node::now;
+
+impl Driver {
+    pub(super) async fn on_time(&mut self) -> Result<(), StoreError> {
+        let now = now();
+        self.session.handle_timeout(now);
+        while let Some((id, work)) = self.in_flight.take_overdue(now) {
+            self.session.cancel(id, now);
+            self.fail(&work, work.failure(Failure::HubUnavailable))
+                .await?;
+        }
+        self.calls.expire(now);
+        if self.held.until().is_some_and(|until| until <= now) {
+            self.give_back(now);
+        }
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+        }
+        if self.look_at <= now {
+            self.look_at = now + LOOK_AGAIN;
+            self.current_needs = self.needs.current();
+            if self.may_take() {
+                self.take_work().await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the session in line with what is wanted of it at this moment.
+    pub(super) fn on_changed_wishes(&mut self) {
+        let now = now();
+        if self.phase != Phase::Open {
+            return;
+        }
+        if !self.session_span().is_on(now) && !self.in_flight.has_entries() {
+            return self.close(now);
+        }
+        self.subscribe(now);
+        if self.session.epoch().is_none() && self.has_waiting_client() {
+            self.link.hurry();
+        }
+        self.read_if_followed(now);
+    }
+
+    pub(super) fn subscribe(&mut self, now: Instant) {
+        let wanted = Subscriptions {
+            // IoT Hub has no cloud-to-device messages for modules.
+            cloud_messages: self.identity.module_id().is_none(),
+            desired: self.desired_span().is_on(now),
+            methods: self.methods_span().is_on(now),
+        };
+        if wanted != self.wanted {
+            self.wanted = wanted;
+            self.session.set_wanted(wanted, now);
+        }
+    }
+
+    pub(super) fn close(&mut self, now: Instant) {
+        self.phase = Phase::Closing;
+        self.session.close(now);
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self, now: Instant) -> Instant {
+        let is_open = self.phase == Phase::Open;
+        let after_now = |at: &Instant| *at > now;
+        let due = [
+            self.session.poll_timeout().map(|(at, _)| at),
+            self.in_flight.deadline(),
+            self.calls.deadline(),
+            self.held.until().filter(|_| is_open),
+            self.paused_until,
+            Some(self.read_at)
+                .filter(|_| self.wanted.desired)
+                .filter(after_now),
+            self.desired_span().ends_at(now),
+            self.methods_span().ends_at(now),
+            self.session_span().ends_at(now),
+        ];
+        due.into_iter().flatten().fold(self.look_at, Instant::min)
+    }
+
+    /// For how long the session is wanted.
+    pub(super) fn session_span(&self) -> Span {
+        if self.record.is_pinned {
+            return Span::Open;
+        }
+        let linger = self.node.linger;
+        Span::of(self.current_needs.session, linger).or(Span::Until(self.last_work + linger))
+    }
+
+    /// For how long the device can answer direct methods.
+    pub(super) fn presence(&self) -> Span {
+        Span::of(self.current_needs.methods, self.node.presence_grace)
+    }
+
+    pub(super) fn methods_span(&self) -> Span {
+        let has_open_calls = !self.calls.is_empty();
+        presence::methods(self.record.method_policy, self.presence(), has_open_calls)
+    }
+
+    /// For how long the desired properties are followed.
+    pub(super) fn desired_span(&self) -> Span {
+        let linger = self.node.linger;
+        let read = self
+            .last_read
+            .map_or(Span::Never, |read| Span::Until(read + linger));
+        Span::of(self.current_needs.desired, linger).or(read)
+    }
+
+    pub(super) fn has_waiting_client(&self) -> bool {
+        self.current_needs.session == Need::Now || self.in_flight.has_waiting_client()
+    }
+
+    pub(super) fn may_take(&self) -> bool {
+        let has_room = || Lane::ALL.iter().any(|lane| self.room(*lane) > 0);
+        let is_open = matches!(self.phase, Phase::Open | Phase::GivingBack);
+        is_open && self.paused_until.is_none() && has_room()
+    }
+
+    pub(super) fn room(&self, lane: Lane) -> usize {
+        let room = self.session.room();
+        match lane {
+            Lane::Answers => room.answers,
+            Lane::Twin => room.twin,
+            Lane::Telemetry => room.telemetry,
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! Cloud-to-device messages stay the hub's until the device has settled them.
+
+use store::{Conclusion, SessionState, SettleError, Settlement};
+
+use crate::{
+    hub::Packet,
+    rig::{Rig, dev1, soon},
+};
+
+#[tokio::test]
+async fn the_puback_follows_the_settlement() {
+    let rig = Rig::new().await;
+    let _demand = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    connection.deliver("hello", 7).await;
+    let message = rig.messages(1).await.remove(0);
+    assert_eq!(message.message.payload, "hello");
+    // No PUBACK before the device has settled.
+    connection
+        .serve_until(rig.until(SessionState::Settled))
+        .await;
+
+    let ticket = rig.settle(&message, Settlement::Complete).await;
+    assert_eq!(connection.next_work().await, Packet::Puback(7));
+    assert_eq!(soon(ticket.unwrap()).await, Ok(Conclusion::Hub));
+}
+
+#[tokio::test]
+async fn out_of_turn_it_is_the_gateways_first() {
+    let rig = Rig::new().await;
+    let _demand = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    connection.deliver("one", 1).await;
+    connection.deliver("two", 2).await;
+    let messages = rig.messages(2).await;
+
+    let second = rig.settle(&messages[1], Settlement::Reject).await.unwrap();
+    assert_eq!(soon(second).await, Ok(Conclusion::Gateway));
+    let first = rig
+        .settle(&messages[0], Settlement::Complete)
+        .await
+        .unwrap();
+    assert_eq!(connection.next_work().await, Packet::Puback(1));
+    assert_eq!(connection.next_work().await, Packet::Puback(2));
+    assert_eq!(soon(first).await, Ok(Conclusion::Hub));
+}
+
+#[tokio::test]
+async fn at_most_ten_are_shown_and_nothing_is_said_to_be_all_before_the_rest_is() {
+    let rig = Rig::new().await;
+    let _demand = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    for id in 1..=12 {
+        connection.deliver("x", id).await;
+    }
+    let messages = rig.messages(10).await;
+    for (place, message) in messages.iter().enumerate() {
+        let status = rig.store.signals.status(&dev1()).await.unwrap();
+        assert!(place >= 2 || status.state != SessionState::Settled);
+        rig.settle(message, Settlement::Complete).await.unwrap();
+        let id = u16::try_from(place + 1).unwrap();
+        assert_eq!(connection.next_work().await, Packet::Puback(id));
+    }
+    rig.messages(2).await;
+    connection
+        .serve_until(rig.until(SessionState::Settled))
+        .await;
+}
+
+#[tokio::test]
+async fn the_end_of_the_connection_makes_tokens_worthless() {
+    let rig = Rig::new().await;
+    let _demand = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    connection.deliver("hello", 7).await;
+    let lost = rig.messages(1).await.remove(0);
+    drop(connection);
+
+    let mut connection = rig.hub.accept(true).await;
+    connection.deliver("hello", 3).await;
+    let again = rig
+        .inbox(|view| {
+            view.entries.iter().any(|entry| {
+                matches!(entry, store::InboxEntry::Message(message) if message.token != lost.token)
+            })
+        })
+        .await;
+    assert_eq!(again.entries.len(), 1);
+    let settled = rig.settle(&lost, Settlement::Complete).await;
+    assert_eq!(settled.err(), Some(SettleError::Lost));
+}

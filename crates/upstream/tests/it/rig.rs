@@ -1,0 +1,183 @@
+//! A store, a hub, and the sessions between them.
+
+use std::{
+    sync::{
+        atomic::{AtomicU64, Ordering},
+        mpsc::RecvTimeoutError,
+    },
+    time::Duration,
+};
+
+use iothub::{Identity, Telemetry};
+use store::{
+    Conclusion, Demand, InboxView, MessageEntry, MethodEntry, Needs, NodeId, Outcome, SessionState,
+    SettleError, Settlement, Status, Store, Submission, SubmissionId, Survival, Ticket, Work,
+};
+use tempfile::TempDir;
+use tokio::time::Instant;
+use upstream::{
+    Config, Upstream,
+    config::{DeviceConfig, HubConfig, KeySource},
+};
+
+use crate::hub::{self, Hub};
+
+pub(crate) const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+
+pub(crate) struct Rig {
+    pub(crate) store: Store,
+    pub(crate) hub: Hub,
+    pub(crate) upstream: Upstream,
+    _folder: TempDir,
+}
+
+impl Rig {
+    pub(crate) async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// With a change of the configuration.
+    pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let ca_file = folder.path().join("ca.pem");
+        let hub = Hub::start(&ca_file).await;
+        let mut config = Config {
+            hubs: vec![HubConfig {
+                address: Some(hub.address().parse().unwrap()),
+                ca_file: Some(ca_file),
+                ..HubConfig::new(hub::NAME.parse().unwrap())
+            }],
+            devices: vec![DeviceConfig::new(
+                "dev1".parse().unwrap(),
+                KeySource::Text(KEY.into()),
+            )],
+            ..Config::default()
+        };
+        change(&mut config);
+        let store = store::memory::open(store::memory::Config::default()).unwrap();
+        let upstream = Upstream::start(config, store.clone(), NodeId::new("a")).await;
+        Self {
+            store,
+            hub,
+            upstream: upstream.unwrap(),
+            _folder: folder,
+        }
+    }
+
+    pub(crate) async fn submit(&self, work: Work, wait: Duration) -> Ticket<Outcome> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let deadline = (Instant::now() + wait).into_std();
+        let submission = Submission {
+            id: SubmissionId(NEXT.fetch_add(1, Ordering::Relaxed).into()),
+            identity: dev1(),
+            work,
+            survival: Survival::Ephemeral { deadline },
+        };
+        self.store.outbox.submit(submission).await.unwrap()
+    }
+
+    pub(crate) async fn send(&self, payload: &'static str) -> Ticket<Outcome> {
+        self.submit(telemetry(payload), LONG).await
+    }
+
+    pub(crate) async fn demand(&self, methods: bool, desired: bool) -> Demand {
+        let needs = Needs { methods, desired };
+        self.store.signals.demand(&dev1(), needs).await.unwrap()
+    }
+
+    /// What the inbox shows as soon as it is what the test wants.
+    pub(crate) async fn inbox(&self, is_right: impl Fn(&InboxView) -> bool) -> InboxView {
+        let mut watch = self.store.signals.watch(&dev1()).await.unwrap();
+        soon(async {
+            loop {
+                let view = self.store.inbox.read(&dev1()).await.unwrap();
+                if is_right(&view) {
+                    return view;
+                }
+                watch.changed().await;
+            }
+        })
+        .await
+    }
+
+    pub(crate) async fn messages(&self, count: usize) -> Vec<MessageEntry> {
+        let view = self.inbox(|view| view.entries.len() == count).await;
+        let messages = view.entries.into_iter().map(|entry| match entry {
+            store::InboxEntry::Message(message) => message,
+            store::InboxEntry::Method(method) => panic!("{method:?} is no message"),
+        });
+        messages.collect()
+    }
+
+    pub(crate) async fn settle(
+        &self,
+        message: &MessageEntry,
+        settlement: Settlement,
+    ) -> Result<Ticket<Conclusion>, SettleError> {
+        self.store
+            .inbox
+            .settle(&dev1(), &message.token, settlement)
+            .await
+    }
+
+    pub(crate) async fn method(&self) -> MethodEntry {
+        let mut view = self.inbox(|view| view.entries.len() == 1).await;
+        match view.entries.remove(0) {
+            store::InboxEntry::Method(method) => method,
+            store::InboxEntry::Message(message) => panic!("{message:?} is no method"),
+        }
+    }
+
+    pub(crate) async fn until(&self, state: SessionState) -> Status {
+        let mut watch = self.store.signals.watch(&dev1()).await.unwrap();
+        soon(async {
+            loop {
+                let status = self.store.signals.status(&dev1()).await.unwrap();
+                if status.state == state {
+                    return status;
+                }
+                watch.changed().await;
+            }
+        })
+        .await
+    }
+}
+
+pub(crate) fn dev1() -> Identity {
+    Identity::device(hub::NAME.parse().unwrap(), "dev1".parse().unwrap())
+}
+
+pub(crate) fn telemetry(payload: &'static str) -> Work {
+    Work::Telemetry(Telemetry {
+        payload: payload.into(),
+        ..Telemetry::default()
+    })
+}
+
+/// Nothing in these tests takes long; what does has failed. In real time, because a test may have stopped the clock.
+pub(crate) async fn soon<T>(happens: impl Future<Output = T>) -> T {
+    let (expire, expired) = tokio::sync::oneshot::channel();
+    let (_happened, is_waiting) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if is_waiting.recv_timeout(Duration::from_secs(20)) == Err(RecvTimeoutError::Timeout) {
+            let _ = expire.send(());
+        }
+    });
+    tokio::select! {
+        result = happens => result,
+        Ok(()) = expired => panic!("it did not happen"),
+    }
+}
+
+/// Stops the clock for as long as the answer lives: it moves by `tokio::time::advance` alone, not whenever everybody
+/// waits, because who waits for a socket must not miss a deadline.
+pub(crate) fn stop_clock() -> impl Sized {
+    tokio::time::pause();
+    let (clock, is_stopped) = std::sync::mpsc::channel::<()>();
+    // A paused clock does not run ahead of a blocking task.
+    tokio::task::spawn_blocking(move || is_stopped.recv());
+    clock
+}
+
+/// A deadline that no test waits for.
+pub(crate) const LONG: Duration = Duration::from_secs(3600);

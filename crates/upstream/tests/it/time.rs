@@ -1,0 +1,94 @@
+//! What takes minutes, with a clock that moves when the test says so.
+
+use std::time::Duration;
+
+use store::SessionState;
+use tokio::time::advance;
+
+use crate::{
+    hub::{Connection, Packet},
+    rig::{Rig, dev1, soon, stop_clock},
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A rig whose sessions are silent between what the test does.
+async fn quiet(is_pinned: bool) -> Rig {
+    Rig::with(|config| {
+        config.devices[0].pinned = is_pinned;
+        config.keep_alive = 19 * MINUTE;
+        config.token_lifetime = 20 * MINUTE;
+    })
+    .await
+}
+
+/// Nothing is on its way any more: what the session has sent is answered before the second message's answer, and
+/// what it sent because of that before the second.
+async fn calm_down(rig: &Rig, connection: &mut Connection) {
+    for _ in 0..2 {
+        let ticket = rig.send("x").await;
+        let (_, _, packet_id) = connection.next_publish().await;
+        connection.puback(packet_id.unwrap()).await;
+        assert!(soon(ticket).await.unwrap().is_ok());
+    }
+}
+
+#[tokio::test]
+async fn the_session_moves_to_fresh_credentials_before_the_old_ones_end() {
+    let _clock = stop_clock();
+    let rig = quiet(true).await;
+    let (mut old, first) = rig.hub.connect().await;
+    old.connack(false, 0).await;
+    calm_down(&rig, &mut old).await;
+    advance(14 * MINUTE).await;
+    calm_down(&rig, &mut old).await;
+
+    advance(3 * MINUTE).await;
+    // The old connection is served until the new one is there.
+    let (packets, (mut fresh, second)) = tokio::join!(old.until_end(), rig.hub.connect());
+    assert_eq!(packets.last(), Some(&Packet::Disconnect));
+    assert_eq!(first.client_id, second.client_id);
+    fresh.connack(true, 0).await;
+    calm_down(&rig, &mut fresh).await;
+}
+
+#[tokio::test]
+async fn a_message_that_nobody_settles_goes_back_to_the_hub() {
+    let _clock = stop_clock();
+    let rig = quiet(true).await;
+    let mut connection = rig.hub.accept(false).await;
+    connection.deliver("hello", 7).await;
+    rig.messages(1).await;
+    calm_down(&rig, &mut connection).await;
+
+    advance(10 * MINUTE).await;
+    let packets = connection.until_end().await;
+    assert!(!packets.contains(&Packet::Puback(7)));
+    assert_eq!(packets.last(), Some(&Packet::Disconnect));
+    rig.messages(0).await;
+
+    let mut connection = rig.hub.accept(true).await;
+    connection.deliver("hello", 1).await;
+    rig.messages(1).await;
+}
+
+#[tokio::test]
+async fn a_session_lingers_for_ten_minutes() {
+    let _clock = stop_clock();
+    let rig = quiet(false).await;
+    let mut connection = rig.hub.accept_for(rig.demand(false, false).await).await;
+    calm_down(&rig, &mut connection).await;
+
+    advance(9 * MINUTE).await;
+    let status = rig.store.signals.status(&dev1()).await.unwrap();
+    assert_ne!(status.state, SessionState::Closed);
+    calm_down(&rig, &mut connection).await;
+    advance(9 * MINUTE).await;
+    let status = rig.store.signals.status(&dev1()).await.unwrap();
+    assert_ne!(status.state, SessionState::Closed, "work keeps it");
+
+    advance(MINUTE).await;
+    let packets = connection.until_end().await;
+    assert_eq!(packets.last(), Some(&Packet::Disconnect));
+    rig.until(SessionState::Closed).await;
+}
