@@ -50,6 +50,11 @@ pub(crate) fn conduct(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn measure(options: &Options) -> anyhow::Result<()> {
+    if cfg!(debug_assertions) {
+        say(format_args!(
+            "built without --release: the figures say whether it works, not how fast"
+        ));
+    }
     allow_many_files(options.sessions)?;
     let (rig, skipped) = Rig::prepare(options).await?;
     let peers = &rig.options.peers;

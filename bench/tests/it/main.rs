@@ -1,0 +1,75 @@
+//! The bench itself, on its smallest scale: whether it measures, not how much.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+#[test]
+fn a_short_run_brings_figures_and_leaves_nothing_behind() {
+    if !has_mosquitto() {
+        println!("skipped: mosquitto is not installed, and it is the bench's hub");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("result.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_tombolo-bench"))
+        .args("--peers bare --only rate,start,cold,memory --rounds 1 --seconds 1".split(' '))
+        .args("--devices 256 --connections 4 --sessions 100 --quiet 1 --json".split(' '))
+        .arg(&json)
+        // Certificates, configurations and logs of the run.
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    for figure in ["rate", "start", "cold", "warm", "session-memory"] {
+        let tables = report["tables"].as_array().unwrap();
+        let table = tables
+            .iter()
+            .find(|table| table["figure"] == figure)
+            .unwrap();
+        let measured = table["peers"][0]["spread"]["median"].as_f64().unwrap();
+        assert!(measured > 0.0, "{figure}: {table}");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    assert_eq!(left, ["result.json"]);
+}
+
+#[test]
+fn a_peer_that_does_not_start_is_told_with_its_own_words() {
+    if !has_mosquitto() {
+        println!("skipped: mosquitto is not installed, and it is the bench's hub");
+        return;
+    }
+    let output = Command::new(env!("CARGO_BIN_EXE_tombolo-bench"))
+        .args(
+            "--peers gateway --gateway-binary /nonexistent/tombolo --only start --rounds 1"
+                .split(' '),
+        )
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("the start and cold trial of the gateway failed"),
+        "{told}"
+    );
+    assert!(
+        told.contains("could not start /nonexistent/tombolo"),
+        "{told}"
+    );
+}
+
+fn has_mosquitto() -> bool {
+    Path::new("/usr/sbin/mosquitto").exists()
+        || Command::new("mosquitto").arg("-h").output().is_ok()
+}
