@@ -76,7 +76,11 @@ struct Next<T> {
 impl Device {
     pub fn new(rng: fastrand::Rng) -> Self {
         let now = Instant::now();
-        let next = |seconds| Next { at: now, every: Duration::from_secs(seconds), count: 0 };
+        let next = |seconds| Next {
+            at: now,
+            every: Duration::from_secs(seconds),
+            count: 0,
+        };
         Self {
             rng,
             makes_work: true,
@@ -97,7 +101,11 @@ impl Device {
             answered: BTreeSet::new(),
             is_awake: false,
             asleep_since: now,
-            sleep: Next { at: now, every: Duration::from_secs(300), count: () },
+            sleep: Next {
+                at: now,
+                every: Duration::from_secs(300),
+                count: (),
+            },
             desired_write: next(180),
             desired: None,
             highest_desired: 0,
@@ -115,9 +123,20 @@ impl Device {
     }
 
     pub fn next_action(&self) -> Instant {
-        let plans = [self.telemetry.at, self.message.at, self.method.at, self.sleep.at];
-        let plans = plans.into_iter().chain([self.desired_write.at, self.reported_write.at]);
-        let due = self.held.values().map(|(_, at)| *at).chain(self.to_answer.iter().map(|(at, ..)| *at));
+        let plans = [
+            self.telemetry.at,
+            self.message.at,
+            self.method.at,
+            self.sleep.at,
+        ];
+        let plans = plans
+            .into_iter()
+            .chain([self.desired_write.at, self.reported_write.at]);
+        let due = self
+            .held
+            .values()
+            .map(|(_, at)| *at)
+            .chain(self.to_answer.iter().map(|(at, ..)| *at));
         plans.chain(due).min().expect("six plans")
     }
 
@@ -130,7 +149,11 @@ impl Device {
         self.answer_methods(world);
         self.read_twin(world);
         if self.sleep.is_due(now, &mut self.rng) {
-            self.is_awake = if self.makes_work { !self.is_awake } else { false };
+            self.is_awake = if self.makes_work {
+                !self.is_awake
+            } else {
+                false
+            };
             if !self.is_awake {
                 self.asleep_since = now;
             }
@@ -175,7 +198,10 @@ impl Device {
             Event::Settled { .. } => self.check_settled(),
             Event::Delivered(id) => self.on_delivered(id),
             Event::Gone(id) => {
-                assert!(self.answers.remove(&id).is_some(), "only a method's answer may be given up");
+                assert!(
+                    self.answers.remove(&id).is_some(),
+                    "only a method's answer may be given up"
+                );
             }
             Event::TwinRead { id, result } => {
                 assert_eq!(self.read.take(), Some(id));
@@ -185,12 +211,18 @@ impl Device {
             }
             Event::ReportedPatched { id, result } => {
                 assert!(self.patches.remove(&id), "a patch is answered once");
-                let version = result.unwrap().expect("the emulator always names a version").0;
+                let version = result
+                    .unwrap()
+                    .expect("the emulator always names a version")
+                    .0;
                 assert!(version > self.highest_reported, "reported versions grow");
                 self.highest_reported = version;
             }
             Event::Received { receipt, message } => {
-                let id = message.system.message_id.expect("all messages here have one");
+                let id = message
+                    .system
+                    .message_id
+                    .expect("all messages here have one");
                 self.unseen.remove(&id);
                 self.report.messages_shown_again += usize::from(!self.shown.insert(id.clone()));
                 let at = world.now() + Duration::from_secs(self.rng.u64(0..20));
@@ -220,12 +252,18 @@ impl Device {
     pub fn on_method_done(&mut self, call: CallId, result: Result<MethodResponse, hub::Error>) {
         let sent = self.calls.remove(&call).expect("a call ends once");
         match result {
-            Ok(MethodResponse { status: 200, payload }) => {
+            Ok(MethodResponse {
+                status: 200,
+                payload,
+            }) => {
                 assert_eq!(payload, sent, "an answer belongs to another request");
                 self.report.methods_answered += 1;
             }
             Ok(MethodResponse { status, payload }) => {
-                assert_eq!((status, &payload[..]), (503, &br#"{"code":"device_asleep"}"#[..]));
+                assert_eq!(
+                    (status, &payload[..]),
+                    (503, &br#"{"code":"device_asleep"}"#[..])
+                );
             }
             Err(error) => {
                 assert_eq!(error.code, iothub::ErrorCode::GatewayTimeout);
@@ -236,8 +274,15 @@ impl Device {
 
     /// Holds what happened against what was promised.
     pub fn account(mut self, world: &World) -> Report {
-        assert!(self.in_flight.is_empty(), "telemetry was forgotten: {:?}", self.in_flight);
-        assert!(self.patches.is_empty() && self.read.is_none(), "a twin request was forgotten");
+        assert!(
+            self.in_flight.is_empty(),
+            "telemetry was forgotten: {:?}",
+            self.in_flight
+        );
+        assert!(
+            self.patches.is_empty() && self.read.is_none(),
+            "a twin request was forgotten"
+        );
         assert!(self.calls.is_empty(), "a call never ended");
         assert!(self.answers.is_empty(), "a method's answer was forgotten");
 
@@ -246,13 +291,26 @@ impl Device {
             .telemetry(1, usize::MAX)
             .records
             .iter()
-            .map(|record| std::str::from_utf8(&record.message.payload).unwrap().parse().unwrap())
+            .map(|record| {
+                std::str::from_utf8(&record.message.payload)
+                    .unwrap()
+                    .parse()
+                    .unwrap()
+            })
             .collect();
         let firsts: Vec<u64> = {
             let mut seen = BTreeSet::new();
-            arrived.iter().copied().filter(|n| seen.insert(*n)).collect()
+            arrived
+                .iter()
+                .copied()
+                .filter(|n| seen.insert(*n))
+                .collect()
         };
-        assert_eq!(firsts, (0..self.telemetry.count).collect::<Vec<_>>(), "telemetry lost or out of order");
+        assert_eq!(
+            firsts,
+            (0..self.telemetry.count).collect::<Vec<_>>(),
+            "telemetry lost or out of order"
+        );
         assert_eq!(self.delivered, firsts.iter().copied().collect());
         self.report.telemetry = firsts.len();
         self.report.telemetry_duplicates = arrived.len() - firsts.len();
@@ -262,27 +320,42 @@ impl Device {
         for feedback in world.hub.feedback(1) {
             let id = feedback.original_message_id.unwrap();
             assert_eq!(feedback.status, FeedbackStatus::Success);
-            assert!(self.completed.contains(&id), "{id} was completed at the hub, not by the device");
+            assert!(
+                self.completed.contains(&id),
+                "{id} was completed at the hub, not by the device"
+            );
         }
         self.report.messages = self.completed.len();
 
         let twin = world.hub.twin(&world.device_id).unwrap();
-        let desired = self.desired.take().expect("the desired properties are known in the end");
+        let desired = self
+            .desired
+            .take()
+            .expect("the desired properties are known in the end");
         assert_eq!(twin["properties"]["desired"]["$version"], desired.version.0);
         for (key, value) in &desired.properties {
             assert_eq!(&twin["properties"]["desired"][key], value);
         }
         if self.reported_write.count > 0 {
-            assert_eq!(twin["properties"]["reported"]["count"], self.reported_write.count - 1);
+            assert_eq!(
+                twin["properties"]["reported"]["count"],
+                self.reported_write.count - 1
+            );
         }
-        assert_eq!(twin["properties"]["reported"]["$version"], self.highest_reported.max(1));
+        assert_eq!(
+            twin["properties"]["reported"]["$version"],
+            self.highest_reported.max(1)
+        );
         self.report
     }
 
     fn send_telemetry(&mut self, world: &mut World) {
         for _ in 0..self.rng.usize(1..6) {
             let payload = self.telemetry.count.to_string().into();
-            let message = Telemetry { payload, ..Telemetry::default() };
+            let message = Telemetry {
+                payload,
+                ..Telemetry::default()
+            };
             let id = self.work();
             if world.session.publish(id, &message, world.now()).is_ok() {
                 self.in_flight.insert(id, self.telemetry.count);
@@ -295,31 +368,54 @@ impl Device {
         if let Some(n) = self.in_flight.remove(&id) {
             assert!(self.delivered.insert(n), "delivered twice");
         } else {
-            assert!(self.answers.remove(&id).is_some(), "nothing of this name is in flight");
+            assert!(
+                self.answers.remove(&id).is_some(),
+                "nothing of this name is in flight"
+            );
         }
     }
 
     fn send_message(&mut self, world: &mut World) {
-        let mut message = CloudMessage { ack: AckRequest::Full, ..CloudMessage::default() };
+        let mut message = CloudMessage {
+            ack: AckRequest::Full,
+            ..CloudMessage::default()
+        };
         message.system.message_id = Some(format!("m{}", self.message.count));
-        message.system.expiry =
-            Some(world.hub_now().utc.saturating_add(Duration::from_secs(24 * 3600)).to_string());
+        message.system.expiry = Some(
+            world
+                .hub_now()
+                .utc
+                .saturating_add(Duration::from_secs(24 * 3600))
+                .to_string(),
+        );
         let now = world.hub_now();
-        if world.hub.send_message(&world.device_id, message, now).is_ok() {
-            self.unseen.insert(format!("m{}", self.message.count), now.at);
+        if world
+            .hub
+            .send_message(&world.device_id, message, now)
+            .is_ok()
+        {
+            self.unseen
+                .insert(format!("m{}", self.message.count), now.at);
             self.message.count += 1;
         }
     }
 
     fn complete_messages(&mut self, world: &mut World) {
         let now = world.now();
-        let due: Vec<Receipt> =
-            self.held.iter().filter(|(_, (_, at))| *at <= now).map(|(receipt, _)| *receipt).collect();
+        let due: Vec<Receipt> = self
+            .held
+            .iter()
+            .filter(|(_, (_, at))| *at <= now)
+            .map(|(receipt, _)| *receipt)
+            .collect();
         for receipt in due {
             let (id, _) = self.held.remove(&receipt).expect("just found");
             // The device's word counts from the moment it is given: the hub may hear of it later.
             self.completed.insert(id);
-            world.session.acknowledge(receipt, now).expect("receipts of lost connections are dropped");
+            world
+                .session
+                .acknowledge(receipt, now)
+                .expect("receipts of lost connections are dropped");
         }
     }
 
@@ -340,7 +436,10 @@ impl Device {
                     && self.to_answer.is_empty()
                     && world.session.is_settled()
                     && now.at > self.asleep_since + Duration::from_secs(60);
-                assert!(!is_long_asleep, "the hub believes that a sleeping device is there");
+                assert!(
+                    !is_long_asleep,
+                    "the hub believes that a sleeping device is there"
+                );
                 self.calls.insert(id, payload);
             }
             Err(_) => self.report.methods_not_online += 1,
@@ -349,25 +448,42 @@ impl Device {
 
     fn answer_methods(&mut self, world: &mut World) {
         let now = world.now();
-        let (due, later) = std::mem::take(&mut self.to_answer).into_iter().partition(|(at, ..)| *at <= now);
+        let (due, later) = std::mem::take(&mut self.to_answer)
+            .into_iter()
+            .partition(|(at, ..)| *at <= now);
         self.to_answer = later;
         let due: Vec<(Instant, MethodRequestId, Bytes)> = due;
         for (_, request, payload) in due {
             let id = self.work();
             assert!(self.answered.insert(request.clone()));
-            let response = MethodResponse { status: 200, payload };
-            world.session.answer(id, &request, &response, now).expect("few methods at once");
+            let response = MethodResponse {
+                status: 200,
+                payload,
+            };
+            world
+                .session
+                .answer(id, &request, &response, now)
+                .expect("few methods at once");
             self.answers.insert(id, request);
         }
     }
 
     fn write_desired(&mut self, world: &mut World) {
         let mut desired = Map::new();
-        desired.insert(format!("k{}", self.rng.u8(0..4)), self.desired_write.count.into());
+        desired.insert(
+            format!("k{}", self.rng.u8(0..4)),
+            self.desired_write.count.into(),
+        );
         self.desired_write.count += 1;
-        let change = TwinChange::Merge { tags: None, desired: Some(desired) };
+        let change = TwinChange::Merge {
+            tags: None,
+            desired: Some(desired),
+        };
         let now = world.hub_now();
-        world.hub.update_twin(&world.device_id, change, None, now).unwrap();
+        world
+            .hub
+            .update_twin(&world.device_id, change, None, now)
+            .unwrap();
     }
 
     fn read_twin(&mut self, world: &mut World) {
@@ -380,7 +496,10 @@ impl Device {
     }
 
     fn see_desired(&mut self, section: Section) {
-        assert!(section.version.0 >= self.highest_desired, "desired versions never go back");
+        assert!(
+            section.version.0 >= self.highest_desired,
+            "desired versions never go back"
+        );
         self.highest_desired = section.version.0;
         self.desired = Some(section);
     }
@@ -390,7 +509,11 @@ impl Device {
         patch.insert("count".to_owned(), Value::from(self.reported_write.count));
         let patch = ReportedPatch::new(patch).unwrap();
         let id = self.work();
-        if world.session.patch_reported(id, &patch, world.now()).is_ok() {
+        if world
+            .session
+            .patch_reported(id, &patch, world.now())
+            .is_ok()
+        {
             self.patches.insert(id);
             self.reported_write.count += 1;
         }
@@ -398,7 +521,10 @@ impl Device {
 
     /// "Settled" means that the device has been shown what was in the hub when the connection began.
     fn check_settled(&self) {
-        let hidden = self.unseen.iter().find(|(_, sent_at)| **sent_at < self.connected_at);
+        let hidden = self
+            .unseen
+            .iter()
+            .find(|(_, sent_at)| **sent_at < self.connected_at);
         assert_eq!(hidden, None, "settled, and a message was never shown");
     }
 

@@ -22,7 +22,10 @@ fn a_calm_network_loses_and_repeats_nothing() {
         let report = live(seed, Network::calm(), Duration::from_secs(2 * 3600));
         assert_eq!(report.telemetry_duplicates, 0, "seed {seed}");
         assert_eq!(report.connections_lost, 0, "seed {seed}");
-        assert!(report.telemetry > 100 && report.messages > 20, "seed {seed}: {report:?}");
+        assert!(
+            report.telemetry > 100 && report.messages > 20,
+            "seed {seed}: {report:?}"
+        );
     }
 }
 
@@ -65,7 +68,11 @@ fn live(seed: u64, network: Network, hours: Duration) -> device::Report {
 }
 
 fn seeds() -> Vec<u64> {
-    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
     match number("TOMBOLO_SIMULATION_SEED") {
         Some(seed) => vec![seed],
         None => (0..number("TOMBOLO_SIMULATION_SEEDS").unwrap_or(40)).collect(),

@@ -30,7 +30,11 @@ pub struct Network {
 
 impl Network {
     pub fn calm() -> Self {
-        Self { delay: Duration::from_millis(80), faults_every: None, connect_failures: 0.0 }
+        Self {
+            delay: Duration::from_millis(80),
+            faults_every: None,
+            connect_failures: 0.0,
+        }
     }
 
     pub fn rough() -> Self {
@@ -106,7 +110,10 @@ impl World {
         };
         let name: HubName = "hub.example".parse().unwrap();
         let device_id: DeviceId = "watch-1".parse().unwrap();
-        let mut hub = Hub::new(hub::Config::new(name.clone(), Vec::new()), hub::Random::seeded(seed));
+        let mut hub = Hub::new(
+            hub::Config::new(name.clone(), Vec::new()),
+            hub::Random::seeded(seed),
+        );
         let spec = DeviceSpec::default();
         let info = hub.create_device(&device_id, spec, clock.now()).unwrap();
         let identity = Identity::device(name, device_id.clone());
@@ -149,7 +156,12 @@ impl World {
     pub fn calm_down(&mut self) {
         self.network = Network::calm();
         self.next_fault = None;
-        let frozen: Vec<_> = self.links.iter().filter(|(_, l)| l.is_frozen).map(|(id, _)| *id).collect();
+        let frozen: Vec<_> = self
+            .links
+            .iter()
+            .filter(|(_, l)| l.is_frozen)
+            .map(|(id, _)| *id)
+            .collect();
         for link in frozen {
             self.cut(link);
         }
@@ -158,13 +170,19 @@ impl World {
     /// Goes to the next moment at which something happens, and lets it happen.
     pub fn step(&mut self, device: &mut Device) {
         let next = [
-            self.agenda.peek().map(|Reverse(appointment)| appointment.at),
+            self.agenda
+                .peek()
+                .map(|Reverse(appointment)| appointment.at),
             self.session.poll_timeout().map(|(at, _)| at),
             self.hub.poll_timeout(),
             self.next_fault,
             Some(device.next_action()),
         ];
-        let next = next.into_iter().flatten().min().expect("the device always plans something");
+        let next = next
+            .into_iter()
+            .flatten()
+            .min()
+            .expect("the device always plans something");
         self.clock.advance_to(next);
         if self.next_fault.is_some_and(|at| at <= self.clock.at) {
             self.fault();
@@ -172,7 +190,9 @@ impl World {
         while let Some(Reverse(appointment)) = self.agenda.peek()
             && appointment.at <= self.clock.at
         {
-            let Some(Reverse(appointment)) = self.agenda.pop() else { break };
+            let Some(Reverse(appointment)) = self.agenda.pop() else {
+                break;
+            };
             self.happen(appointment.what);
             self.drain(device);
         }
@@ -197,9 +217,18 @@ impl World {
                 let at_hub = self.hub.accept(self.clock.now());
                 self.links.insert(
                     id,
-                    Link { at_hub, is_frozen: false, last_up: now, last_down: now },
+                    Link {
+                        at_hub,
+                        is_frozen: false,
+                        last_up: now,
+                        last_down: now,
+                    },
                 );
-                let place = if self.active.is_none() { &mut self.active } else { &mut self.standby };
+                let place = if self.active.is_none() {
+                    &mut self.active
+                } else {
+                    &mut self.standby
+                };
                 *place = Some(id);
                 self.session.handle_connected(self.credentials(), now);
             }
@@ -225,7 +254,8 @@ impl World {
             What::SessionHearsOfEnd { link } => {
                 if self.active == Some(link) {
                     self.active = self.standby.take();
-                    self.session.handle_disconnected(LossReason::ClosedByHub, now);
+                    self.session
+                        .handle_disconnected(LossReason::ClosedByHub, now);
                 } else if self.standby == Some(link) {
                     self.standby = None;
                     self.session.handle_connect_failed(now);
@@ -259,7 +289,10 @@ impl World {
     fn on_event(&mut self, event: Event, device: &mut Device) {
         match event {
             Event::Connect | Event::Renew => {
-                assert!(!self.is_dialing, "a second socket was asked for while one is being opened");
+                assert!(
+                    !self.is_dialing,
+                    "a second socket was asked for while one is being opened"
+                );
                 self.is_dialing = true;
                 let is_success = self.rng.f64() >= self.network.connect_failures;
                 let delay = self.delay() * 3;
@@ -268,16 +301,19 @@ impl World {
             Event::Switch => {
                 self.close_active();
                 self.active = self.standby.take();
-                self.session.handle_disconnected(LossReason::Socket, self.clock.at);
+                self.session
+                    .handle_disconnected(LossReason::Socket, self.clock.at);
             }
             Event::Close => {
                 self.close_active();
                 if let Some(standby) = self.standby.take() {
                     self.end_at_hub(standby);
                 }
-                self.agenda.retain(|Reverse(a)| !matches!(a.what, What::SocketOpened { .. }));
+                self.agenda
+                    .retain(|Reverse(a)| !matches!(a.what, What::SocketOpened { .. }));
                 self.is_dialing = false;
-                self.session.handle_disconnected(LossReason::Socket, self.clock.at);
+                self.session
+                    .handle_disconnected(LossReason::Socket, self.clock.at);
             }
             other => device.on_event(other, self),
         }
@@ -286,7 +322,9 @@ impl World {
     fn on_output(&mut self, output: Output, device: &mut Device) {
         match output {
             Output::Transmit { connection, bytes } => {
-                let Some(id) = self.link_of(connection) else { return };
+                let Some(id) = self.link_of(connection) else {
+                    return;
+                };
                 let at = self.clock.at + self.delay();
                 let link = self.links.get_mut(&id).expect("just looked up");
                 link.last_down = link.last_down.max(at);
@@ -294,7 +332,9 @@ impl World {
                 self.plan(at, What::DownArrives { link: id, bytes });
             }
             Output::Close { connection, .. } => {
-                let Some(id) = self.link_of(connection) else { return };
+                let Some(id) = self.link_of(connection) else {
+                    return;
+                };
                 let link = &self.links[&id];
                 let at = link.last_down.max(self.clock.at);
                 self.plan(at, What::SessionHearsOfEnd { link: id });
@@ -304,12 +344,22 @@ impl World {
     }
 
     fn send_up(&mut self, bytes: &[u8]) {
-        let id = self.active.expect("a session writes only while it has a socket");
+        let id = self
+            .active
+            .expect("a session writes only while it has a socket");
         let at = self.clock.at + self.delay();
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.get_mut(&id) else {
+            return;
+        };
         link.last_up = link.last_up.max(at);
         let at = link.last_up;
-        self.plan(at, What::UpArrives { link: id, bytes: bytes.to_vec() });
+        self.plan(
+            at,
+            What::UpArrives {
+                link: id,
+                bytes: bytes.to_vec(),
+            },
+        );
     }
 
     fn close_active(&mut self) {
@@ -322,14 +372,25 @@ impl World {
     fn end_at_hub(&mut self, id: LinkId) {
         if let Some(link) = self.links.get(&id) {
             let at = link.last_up.max(self.clock.at);
-            self.plan(at, What::HubHearsOfEnd { at_hub: id.0, link: id });
+            self.plan(
+                at,
+                What::HubHearsOfEnd {
+                    at_hub: id.0,
+                    link: id,
+                },
+            );
         }
     }
 
     fn fault(&mut self) {
-        let every = self.network.faults_every.expect("faults are planned only on a rough network");
+        let every = self
+            .network
+            .faults_every
+            .expect("faults are planned only on a rough network");
         self.next_fault = Some(self.clock.at + every.mul_f64(self.rng.f64()));
-        let Some(victim) = self.active.or(self.standby) else { return };
+        let Some(victim) = self.active.or(self.standby) else {
+            return;
+        };
         if self.rng.bool() {
             self.cut(victim);
         } else if let Some(link) = self.links.get_mut(&victim) {
@@ -337,33 +398,59 @@ impl World {
             // A middlebox gives the connection up in the end, if the session does not.
             let at = self.clock.at + Duration::from_secs(self.rng.u64(30..900));
             self.plan(at, What::SessionHearsOfEnd { link: victim });
-            self.plan(at, What::HubHearsOfEnd { at_hub: victim.0, link: victim });
+            self.plan(
+                at,
+                What::HubHearsOfEnd {
+                    at_hub: victim.0,
+                    link: victim,
+                },
+            );
         }
     }
 
     /// Everything under way is lost; each side hears of the end in its own time.
     fn cut(&mut self, victim: LinkId) {
-        self.agenda.retain(|Reverse(appointment)| match &appointment.what {
-            What::UpArrives { link, .. } | What::DownArrives { link, .. } => *link != victim,
-            What::SocketOpened { .. } | What::HubHearsOfEnd { .. } | What::SessionHearsOfEnd { .. } => true,
-        });
+        self.agenda
+            .retain(|Reverse(appointment)| match &appointment.what {
+                What::UpArrives { link, .. } | What::DownArrives { link, .. } => *link != victim,
+                What::SocketOpened { .. }
+                | What::HubHearsOfEnd { .. }
+                | What::SessionHearsOfEnd { .. } => true,
+            });
         if let Some(link) = self.links.get_mut(&victim) {
             link.is_frozen = true;
         }
         let (hub, session) = (self.delay() * 10, self.delay() * 10);
-        self.plan(self.clock.at + hub, What::HubHearsOfEnd { at_hub: victim.0, link: victim });
-        self.plan(self.clock.at + session, What::SessionHearsOfEnd { link: victim });
+        self.plan(
+            self.clock.at + hub,
+            What::HubHearsOfEnd {
+                at_hub: victim.0,
+                link: victim,
+            },
+        );
+        self.plan(
+            self.clock.at + session,
+            What::SessionHearsOfEnd { link: victim },
+        );
     }
 
     fn credentials(&self) -> Credentials {
         let lifetime = Duration::from_secs(3600);
         let expires_at = self.clock.utc.saturating_add(lifetime);
-        let password = self.key.sign(&sas::resource(&self.identity), None, expires_at);
-        Credentials { password: Some(password), renew_at: Some(self.clock.at + lifetime.mul_f64(0.8)) }
+        let password = self
+            .key
+            .sign(&sas::resource(&self.identity), None, expires_at);
+        Credentials {
+            password: Some(password),
+            renew_at: Some(self.clock.at + lifetime.mul_f64(0.8)),
+        }
     }
 
     fn link_of(&self, at_hub: ConnectionId) -> Option<LinkId> {
-        self.links.iter().find(|(_, link)| link.at_hub == at_hub).map(|(id, _)| *id)
+        self.links
+            .iter()
+            .find(|(_, link)| link.at_hub == at_hub)
+            .map(|(id, _)| *id)
     }
 
     fn delay(&mut self) -> Duration {
@@ -379,7 +466,10 @@ impl World {
 
 impl Clock {
     fn now(self) -> Now {
-        Now { at: self.at, utc: self.utc }
+        Now {
+            at: self.at,
+            utc: self.utc,
+        }
     }
 
     fn advance_to(&mut self, at: Instant) {
