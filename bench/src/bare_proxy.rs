@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::task::TaskTracker;
 
+use crate::fleet::{Device, Fleet};
 use crate::mqtt::Session;
 use crate::tls::{self, Endpoint};
 
@@ -39,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) key_file: PathBuf,
     /// Where to publish.
     pub(crate) hub: Endpoint,
+    /// The devices and their keys.
+    pub(crate) fleet_file: PathBuf,
 }
 
 /// Serves until it is killed.
@@ -57,7 +60,9 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("could not listen on {}", settings.listen))?;
     let acceptor = TlsAcceptor::from(tls::server(&settings.certificate_file, &settings.key_file)?);
+    let devices = Fleet::read(&settings.fleet_file)?.devices.into_iter();
     let proxy = Arc::new(Proxy {
+        device_by_id: devices.map(|device| (device.id.clone(), device)).collect(),
         tls: tls::client(&settings.hub.ca_file, &[])?.into(),
         hub: settings.hub,
         lane_by_device: Mutex::default(),
@@ -78,6 +83,7 @@ const WINDOW: usize = 16;
 struct Proxy {
     hub: Endpoint,
     tls: TlsConnector,
+    device_by_id: HashMap<String, Device>,
     lane_by_device: Mutex<HashMap<String, mpsc::Sender<Publish>>>,
     tasks: TaskTracker,
 }
@@ -111,7 +117,8 @@ impl Proxy {
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Empty<Bytes>> {
-        let status = match telemetry_of(request.uri().path()) {
+        let device = telemetry_of(request.uri().path()).and_then(|id| self.device_by_id.get(id));
+        let status = match device {
             None => StatusCode::NOT_FOUND,
             Some(device) => {
                 let lane = self.lane(device);
@@ -126,14 +133,14 @@ impl Proxy {
         response
     }
 
-    fn lane(self: &Arc<Self>, device: &str) -> mpsc::Sender<Publish> {
+    fn lane(self: &Arc<Self>, device: &Device) -> mpsc::Sender<Publish> {
         let mut lane_by_device = self.lane_by_device.lock();
-        if let Some(lane) = lane_by_device.get(device) {
+        if let Some(lane) = lane_by_device.get(&device.id) {
             return lane.clone();
         }
         let (lane, publishes) = mpsc::channel(WINDOW);
-        lane_by_device.insert(device.to_owned(), lane.clone());
-        let session = self.clone().hold_session(device.to_owned(), publishes);
+        lane_by_device.insert(device.id.clone(), lane.clone());
+        let session = self.clone().hold_session(device.id.clone(), publishes);
         self.tasks.spawn(async { session.await.ok() });
         lane
     }
@@ -141,11 +148,11 @@ impl Proxy {
     /// One task per device, from its first request to the end of the process.
     async fn hold_session(
         self: Arc<Self>,
-        device: String,
+        id: String,
         mut publishes: mpsc::Receiver<Publish>,
     ) -> anyhow::Result<()> {
-        let mut session = Session::open(&self.hub, &self.tls, &device).await?;
-        let topic = format!("devices/{device}/messages/events/");
+        let mut session = Session::open(&self.hub, &self.tls, &self.device_by_id[&id]).await?;
+        let topic = format!("devices/{id}/messages/events/");
         let mut in_flight: Vec<(u16, oneshot::Sender<()>)> = Vec::new();
         loop {
             tokio::select! {

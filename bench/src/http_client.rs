@@ -53,7 +53,7 @@ impl Prepared {
         method: Method,
         path: &str,
         token: &str,
-        body: &'static str,
+        body: &str,
     ) -> anyhow::Result<Self> {
         let authority = format!("{}:{}", peer.name, peer.address.port());
         let mut request = Request::builder()
@@ -75,7 +75,7 @@ impl Prepared {
         Ok(Self {
             request: request
                 .version(Version::HTTP_2)
-                .body(Bytes::from_static(body.as_bytes()))
+                .body(Bytes::copy_from_slice(body.as_bytes()))
                 .with_context(|| format!("{method} {path} is no request"))?,
             wire: wire.into(),
         })

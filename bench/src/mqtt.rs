@@ -3,9 +3,12 @@
 //! The library is the gateway's. Sessions are clean and have no keep-alive: the floor shall be as low as it can be, and
 //! a hub on loopback does not vanish silently.
 
+use std::time::{Duration, SystemTime};
+
 use anyhow::{anyhow, bail};
 use iothub::connect::Username;
-use iothub::{HubName, Identity};
+use iothub::sas::{self, Key};
+use iothub::{HubName, Identity, Timestamp};
 use mqtt_protocol_core::mqtt::common::Cursor;
 use mqtt_protocol_core::mqtt::connection::Event;
 use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait as _, Packet, Qos, v3_1_1};
@@ -16,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::fleet::Device;
 use crate::tls::Endpoint;
 
 /// A connected session.
@@ -29,12 +33,16 @@ impl Session {
     pub(crate) async fn open(
         hub: &Endpoint,
         tls: &TlsConnector,
-        device: &str,
+        device: &Device,
     ) -> anyhow::Result<Self> {
-        let identity = Identity::device(hub.name.parse::<HubName>()?, device.parse()?);
+        let identity = Identity::device(hub.name.parse::<HubName>()?, device.id.parse()?);
+        let expires_at = Timestamp::from(SystemTime::now()).saturating_add(TOKEN_LIFETIME);
+        let password =
+            Key::from_base64(&device.key)?.sign(&sas::resource(&identity), None, expires_at);
         let connect = v3_1_1::Connect::builder()
-            .client_id(device)
+            .client_id(device.id.as_str())
             .and_then(|packet| packet.user_name(Username::new(identity, None).encode()))
+            .and_then(|packet| packet.password(password.as_str()))
             .and_then(|packet| packet.clean_session(true).keep_alive(0).build())
             .map_err(refused)?;
         let mut session = Self {
@@ -49,7 +57,7 @@ impl Session {
             for event in session.receive().await? {
                 if let Event::NotifyPacketReceived(Packet::V3_1_1Connack(answer)) = event {
                     if answer.return_code() != ConnectReturnCode::Accepted {
-                        bail!("the hub refused {device}: {:?}", answer.return_code());
+                        bail!("the hub refused {}: {:?}", device.id, answer.return_code());
                     }
                     return Ok(session);
                 }
@@ -118,6 +126,9 @@ impl Session {
         }
     }
 }
+
+/// Longer than any run.
+const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
 /// A read takes this many PUBACKs (4 bytes each) at once. It is part of every session's task, hence not larger.
 const INPUT: usize = 512;

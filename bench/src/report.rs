@@ -96,7 +96,8 @@ impl Report {
 
 fn describe(options: &Options) -> String {
     format!(
-        "{} rounds of {} s, {} connections over {}, {} devices, 100 bytes of JSON; memory: {} sessions, quiet for {} s",
+        "hub {}; {} rounds of {} s, {} connections over {}, {} devices, 100 bytes of JSON; memory: {} sessions, quiet for {} s",
+        options.hub.name(),
         options.rounds,
         options.measured.as_secs(),
         options.connections,

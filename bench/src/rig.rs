@@ -13,7 +13,7 @@ use crate::options::Options;
 use crate::report::{Report, say};
 use crate::rows::{Samples, Trial};
 use crate::stage::certificates::Certificates;
-use crate::stage::{PeerKind, gateway, node};
+use crate::stage::{HubKind, PeerKind, gateway, node};
 use crate::trial;
 
 /// What all trials share.
@@ -22,8 +22,8 @@ pub(crate) struct Rig {
     pub(crate) certificates: Certificates,
     /// This program's own file.
     pub(crate) own: PathBuf,
-    /// The gateway's, if it is measured.
-    pub(crate) gateway: Option<PathBuf>,
+    /// The gateway's, if it is needed.
+    tombolo: Option<PathBuf>,
     folder: TempDir,
     trials: AtomicUsize,
 }
@@ -93,9 +93,9 @@ impl Rig {
     async fn prepare(options: &Options) -> anyhow::Result<(Self, Vec<(PeerKind, String)>)> {
         let mut options = options.clone();
         let mut skipped = Vec::new();
-        let mut gateway = None;
-        if options.peers.contains(&PeerKind::Gateway) {
-            gateway = Some(match &options.gateway_binary {
+        let mut tombolo = None;
+        if options.peers.contains(&PeerKind::Gateway) || options.hub == HubKind::Emulator {
+            tombolo = Some(match &options.gateway_binary {
                 Some(path) => path.clone(),
                 None => gateway::build().await?,
             });
@@ -115,7 +115,7 @@ impl Rig {
             options,
             certificates: Certificates::make(folder.path())?,
             own: std::env::current_exe().context("could not find this program's own file")?,
-            gateway,
+            tombolo,
             folder,
             trials: AtomicUsize::new(0),
         };
@@ -134,9 +134,9 @@ impl Rig {
         Ok(folder)
     }
 
-    /// The gateway's program.
-    pub(crate) fn gateway(&self) -> anyhow::Result<&Path> {
-        self.gateway.as_deref().context("the gateway was not built")
+    /// The gateway's program, which is the emulator's too.
+    pub(crate) fn tombolo(&self) -> anyhow::Result<&Path> {
+        self.tombolo.as_deref().context("the gateway was not built")
     }
 }
 

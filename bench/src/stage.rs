@@ -19,6 +19,7 @@ use crate::rig::Rig;
 use crate::tls::{self, Endpoint};
 
 pub(crate) mod certificates;
+mod emulator;
 pub(crate) mod gateway;
 mod mosquitto;
 pub(crate) mod node;
@@ -43,6 +44,8 @@ pub(crate) enum PeerKind {
 pub(crate) enum HubKind {
     /// The broker of the Debian package: fast, and nobody's relative
     Mosquitto,
+    /// `tombolo emulator`: checks what IoT Hub checks
+    Emulator,
 }
 
 /// A hub and one peer. Both end when this is dropped.
@@ -56,7 +59,10 @@ pub(crate) struct Stage<'a> {
 
 struct Hub {
     process: Process,
+    /// Where devices connect.
     endpoint: Endpoint,
+    /// The service API, if the hub has to be told its devices.
+    service: Option<Endpoint>,
 }
 
 /// A peer that answers.
@@ -86,6 +92,16 @@ impl PeerKind {
     }
 }
 
+impl HubKind {
+    /// As tables call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Mosquitto => "mosquitto",
+            Self::Emulator => "tombolo emulator",
+        }
+    }
+}
+
 impl<'a> Stage<'a> {
     /// Starts both, with that many devices.
     pub(crate) async fn open(rig: &'a Rig, kind: PeerKind, devices: usize) -> anyhow::Result<Self> {
@@ -93,8 +109,13 @@ impl<'a> Stage<'a> {
         let mut fleet = Fleet::new(devices)?;
         let mut hub = match rig.options.hub {
             HubKind::Mosquitto => mosquitto::start(rig, &folder)?,
+            HubKind::Emulator => emulator::start(rig, &folder)?,
         };
         hub.wait().await?;
+        if let Some(service) = &hub.service {
+            emulator::register(service, &fleet).await?;
+        }
+        fleet.write(&folder.join(FLEET))?;
         let listen = free_address()?;
         let begun = Instant::now();
         let process = match kind {
@@ -110,10 +131,12 @@ impl<'a> Stage<'a> {
         peer.wait(kind).await?;
         peer.start = begun.elapsed();
         match kind {
-            PeerKind::Gateway => gateway::hand_out_tokens(&folder, &mut fleet).await?,
+            PeerKind::Gateway => {
+                gateway::hand_out_tokens(&folder, &mut fleet).await?;
+                fleet.write(&folder.join(FLEET))?;
+            }
             PeerKind::BareProxy | PeerKind::Node => {}
         }
-        fleet.write(&folder.join(FLEET))?;
         Ok(Self {
             rig,
             folder,
@@ -219,6 +242,7 @@ fn bare_proxy(
         certificate_file: rig.certificates.certificate_file.clone(),
         key_file: rig.certificates.key_file.clone(),
         hub: hub.clone(),
+        fleet_file: folder.join(FLEET),
     };
     let arguments = ["bare-proxy".to_owned(), serde_json::to_string(&settings)?];
     Process::start(PeerKind::BareProxy.name(), &rig.own, arguments, folder)

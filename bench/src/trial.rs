@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::load::{Outcome, Step};
 use crate::rig::Rig;
 use crate::rows::{Figure, Gained};
-use crate::stage::{PeerKind, Stage};
+use crate::stage::{HubKind, PeerKind, Stage};
 
 /// Rate, cost, latency at half load.
 pub(crate) async fn telemetry(rig: &Rig, peer: PeerKind) -> anyhow::Result<Gained> {
@@ -68,7 +68,8 @@ pub(crate) async fn memory(rig: &Rig, peer: PeerKind) -> anyhow::Result<Gained> 
     let mut weighed = Vec::new();
     for devices in [0..few, few..options.sessions] {
         let mut steps = vec![Step::Once(devices.clone())];
-        if peer.is_receiving() {
+        // Only at a plain broker may anybody publish to a device.
+        if peer.is_receiving() && options.hub == HubKind::Mosquitto {
             steps.push(Step::Receive(devices));
         }
         stage.load(options.connections, &steps).await?;

@@ -17,7 +17,15 @@ use crate::tls::{self, Endpoint};
 /// Publishes one message to each device, and returns when the hub has them all.
 pub(super) async fn publish(hub: &Endpoint, devices: &[Device]) -> anyhow::Result<()> {
     let tls = TlsConnector::from(tls::client(&hub.ca_file, &[])?);
-    let mut cloud = Session::open(hub, &tls, "bench-cloud").await?;
+    let cloud = Device {
+        id: "bench-cloud".to_owned(),
+        key: devices
+            .first()
+            .map(|device| device.key.clone())
+            .unwrap_or_default(),
+        token: String::new(),
+    };
+    let mut cloud = Session::open(hub, &tls, &cloud).await?;
     let mut out = Vec::new();
     for device in devices {
         let id = &device.id;

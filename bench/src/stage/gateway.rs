@@ -113,7 +113,7 @@ pub(super) fn start(
     let config = folder.join("tombolo.toml");
     fs::write(&config, text)?;
     let arguments = ["serve".as_ref(), "--config".as_ref(), config.as_os_str()];
-    Process::start(PeerKind::Gateway.name(), rig.gateway()?, arguments, folder)
+    Process::start(PeerKind::Gateway.name(), rig.tombolo()?, arguments, folder)
 }
 
 /// Replaces the fleet's tokens by some that this gateway has made.

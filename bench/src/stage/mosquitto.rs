@@ -48,7 +48,11 @@ pub(super) fn start(rig: &Rig, folder: &Path) -> anyhow::Result<Hub> {
         folder,
     )
     .context("the hub is mosquitto: install the package of that name")?;
-    Ok(Hub { process, endpoint })
+    Ok(Hub {
+        process,
+        endpoint,
+        service: None,
+    })
 }
 
 /// The Debian package keeps it where only root looks.
