@@ -6,7 +6,8 @@
 //! - [`Inbox`]: what the hub sends to devices. `upstream` appends, `front` reads and settles.
 //! - [`Registry`]: devices and the tokens that speak for them.
 //! - [`Leases`]: which node owns which part of the devices.
-//! - [`Signals`]: what is neither entry nor record and never on disk: demand from the front, status from upstream.
+//! - [`Signals`]: what is neither entry nor record and never on disk: demand from the front, status from upstream. The
+//!   third of its kind has a seat of its own: the [`Judge`] of devices' own tokens.
 //!
 //! ```text
 //!   front --submit--> Outbox --take--> upstream        Ticket<Outcome>    comes back
@@ -35,6 +36,7 @@ mod clock;
 pub mod conformance;
 mod error;
 mod inbox;
+mod judge;
 mod leases;
 pub mod memory;
 mod outbox;
@@ -51,6 +53,7 @@ pub use inbox::{
     Arrival, ArrivalId, Conclusion, DeadLetter, DeliveryLease, Desired, Inbox, InboxEntry,
     InboxView, LockToken, MessageEntry, MethodEntry, Settlement,
 };
+pub use judge::{Judge, JudgeSeat, Verdict};
 pub use leases::{Leases, NodeId, SessionLease};
 pub use outbox::{
     Done, EntryId, Failure, Lane, Outbox, OutboxEntry, OutboxReader, Outcome, Submission,
@@ -78,4 +81,6 @@ pub struct Store {
     pub leases: Arc<dyn Leases>,
     /// Demand and status.
     pub signals: Arc<dyn Signals>,
+    /// Whether a device's own token is good.
+    pub judge: JudgeSeat,
 }

@@ -61,7 +61,7 @@ pub use self::registry::OpenError;
 use self::{
     cell::Cell, leases::Tenures, partitioned::Partitioned, registry::Records, signals::Wanted,
 };
-use crate::{Clock, Partition, Store, SystemClock};
+use crate::{Clock, JudgeSeat, Partition, Store, SystemClock};
 
 /// The bounds of the engine.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -132,6 +132,7 @@ pub fn open_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Store, O
         registry: Arc::clone(&memory) as _,
         leases: Arc::clone(&memory) as _,
         signals: memory,
+        judge: JudgeSeat::default(),
     })
 }
 

@@ -36,6 +36,7 @@ impl Faulty {
     /// A store with faults around another.
     #[must_use]
     pub fn wrap(store: Store, seed: u64) -> Store {
+        let judge = store.judge.clone();
         let faulty = Arc::new(Self {
             store,
             faults: Faults(Arc::new(Mutex::new(Rng::with_seed(seed)))),
@@ -46,6 +47,7 @@ impl Faulty {
             registry: Arc::clone(&faulty) as _,
             leases: Arc::clone(&faulty) as _,
             signals: faulty,
+            judge,
         }
     }
 }
