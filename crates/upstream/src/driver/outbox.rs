@@ -50,7 +50,9 @@ impl Driver {
             Survival::Durable => None,
             Survival::Ephemeral { deadline } => Some(deadline),
         };
-        if let (Some(failure), Some(_)) = (self.outlook.failure(), deadline) {
+        // An answer is a matter of its connection: the session knows.
+        let failure = self.outlook.failure().filter(|_| lane != Lane::Answers);
+        if let (Some(failure), Some(_)) = (failure, deadline) {
             self.node.meters.lane(lane).failed.increment(1);
             return self.lanes.settle(entry.id, Err(failure)).await;
         }
