@@ -122,18 +122,19 @@ async fn a_pinned_session_needs_nobody() {
 
 #[tokio::test]
 async fn at_the_end_what_is_in_flight_is_awaited_and_the_rest_refused() {
-    let rig = Rig::new().await;
+    let mut rig = Rig::new().await;
     let ticket = rig.send("x").await;
     let mut connection = rig.hub.accept(false).await;
     let (_, _, packet_id) = connection.next_publish().await;
 
+    let upstream = rig.upstream.take().expect("it runs");
     let hub = async {
         // The session has begun to end when it stops taking the device's messages down.
         tokio::task::yield_now().await;
         connection.puback(packet_id.unwrap()).await;
         connection.until_end().await
     };
-    let (ended, packets) = tokio::join!(rig.upstream.shutdown(Duration::from_secs(5)), hub);
+    let (ended, packets) = tokio::join!(upstream.shutdown(Duration::from_secs(5)), hub);
     assert_eq!(ended, Ok(()));
     assert_eq!(packets.last(), Some(&Packet::Disconnect));
     assert_eq!(soon(ticket).await, Ok(Ok(Done::Acknowledged)));

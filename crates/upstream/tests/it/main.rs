@@ -15,5 +15,6 @@ mod connection;
 mod desired;
 mod messages;
 mod methods;
+mod storm;
 mod telemetry;
 mod time;

@@ -2,6 +2,7 @@
 
 use std::{
     sync::{
+        Arc,
         atomic::{AtomicU64, Ordering},
         mpsc::RecvTimeoutError,
     },
@@ -26,8 +27,8 @@ pub(crate) const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 pub(crate) struct Rig {
     pub(crate) store: Store,
-    pub(crate) hub: Hub,
-    pub(crate) upstream: Upstream,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) upstream: Option<Upstream>,
     _folder: TempDir,
 }
 
@@ -58,8 +59,8 @@ impl Rig {
         let upstream = Upstream::start(config, store.clone(), NodeId::new("a")).await;
         Self {
             store,
-            hub,
-            upstream: upstream.unwrap(),
+            hub: Arc::new(hub),
+            upstream: Some(upstream.unwrap()),
             _folder: folder,
         }
     }
