@@ -219,3 +219,70 @@ impl Kept {
 
 /// Wait before a renewal is tried again that the store could not take.
 const RETRY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use iothub::Timestamp;
+    use store::{Clock, Store, memory};
+
+    use super::*;
+
+    /// Tokio's clock, so that leases and their renewals are measured alike.
+    struct PausedClock;
+
+    impl Clock for PausedClock {
+        fn instant(&self) -> std::time::Instant {
+            Instant::now().into_std()
+        }
+
+        fn timestamp(&self) -> Timestamp {
+            Timestamp::from_unix_seconds(1_700_000_000)
+        }
+    }
+
+    fn store() -> Store {
+        memory::open_with_clock(memory::Config::default(), Arc::new(PausedClock)).unwrap()
+    }
+
+    fn keeper(store: &Store, name: &str) -> Arc<LeaseKeeper> {
+        let leases = Arc::clone(&store.leases);
+        LeaseKeeper::new(leases, NodeId::new(name), CancellationToken::new())
+    }
+
+    fn partition() -> Partition {
+        Partition::from_number(7).expect("there are 1,024")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_is_renewed_while_it_is_used_and_given_back_after() {
+        let store = store();
+        let keepers = [keeper(&store, "a"), keeper(&store, "b")];
+        let held = keepers[0].acquire(partition()).await.unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        let running = Arc::clone(&keepers[0]);
+        tasks.spawn(async move { running.run().await });
+
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        let refused = keepers[1].acquire(partition()).await.err();
+        assert!(matches!(refused, Some(StoreError::Held { .. })));
+        assert!(!held.ended().is_cancelled());
+
+        drop(held);
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        assert!(keepers[1].acquire(partition()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_loses_a_lease_hears_of_it() {
+        let store = store();
+        let keepers = [keeper(&store, "a"), keeper(&store, "b")];
+        let held = keepers[0].acquire(partition()).await.unwrap();
+        // The node was asleep for longer than its lease.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let taken = keepers[1].acquire(partition()).await.unwrap();
+        keepers[0].renew_due().await;
+        assert!(held.ended().is_cancelled());
+        assert!(!taken.ended().is_cancelled());
+        assert!(taken.lease().epoch > held.lease().epoch);
+    }
+}
