@@ -4,8 +4,10 @@
 
 use std::path::PathBuf;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use iothub::{DeviceId, HubName};
+#[cfg(feature = "emulator")]
 use rustls_pki_types::{DnsName, ServerName};
 
 use crate::logs;
@@ -165,10 +167,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Read the configuration, name every mistake, and stop
-    #[arg(long, env = "TOMBOLO_CHECK_CONFIG")]
+    #[arg(long, env = "TOMBOLO_CHECK_CONFIG", value_parser = FalseyValueParser::new())]
     pub check_config: bool,
     /// Print the configuration as it would be in force, secrets masked, and stop
-    #[arg(long, env = "TOMBOLO_DUMP_CONFIG")]
+    #[arg(long, env = "TOMBOLO_DUMP_CONFIG", value_parser = FalseyValueParser::new())]
     pub dump_config: bool,
     /// What is logged.
     #[command(flatten)]
@@ -236,6 +238,9 @@ pub struct DeviceArgs {
     /// The device
     #[arg(long, env = "TOMBOLO_DEVICE", value_name = "ID")]
     pub device: DeviceId,
+    /// Its hub, if the gateway serves several
+    #[arg(long, env = "TOMBOLO_HUB", value_name = "NAME")]
+    pub hub: Option<HubName>,
 }
 
 /// How to reach the admin API of a gateway that runs.
@@ -273,6 +278,7 @@ impl LogArgs {
 }
 
 /// App Transport Security covers addresses too since watchOS 10, so a device would refuse one.
+#[cfg(feature = "emulator")]
 fn host(text: &str) -> Result<DnsName<'static>, &'static str> {
     match ServerName::try_from(text.to_owned()) {
         Ok(ServerName::DnsName(name)) => Ok(name.to_lowercase_owned()),
@@ -302,6 +308,7 @@ const EMULATOR: &str = "Runs the local IoT Hub alone, for the tests of a back en
 const TOKEN: &str = "Makes, lists and revokes the tokens with which devices speak to the gateway. It asks the admin API of a \
     gateway that runs; a token is shown once, when it is made.";
 
+#[cfg(feature = "emulator")]
 const DATA: &str = "./tombolo-data";
 /// Below `.localhost`, so that it is on this machine wherever it is resolved (RFC 6761, 6.3), and no name of the gateway.
 #[cfg(feature = "emulator")]
@@ -337,6 +344,7 @@ mod tests {
         visit(&Cli::command());
     }
 
+    #[cfg(feature = "emulator")]
     #[test]
     fn a_host_is_a_name() {
         assert_eq!(host("My-Mac.local").unwrap().as_ref(), "my-mac.local");

@@ -3,6 +3,8 @@
 //! `dev` and `emulator` keep their certificates and their random secrets here. A file appears whole or not at all:
 //! it is written under another name, flushed, and renamed. Files with a secret have mode 0600 from their first byte.
 //! One process at a time has the folder; the lock goes with the process, so a crash leaves none behind.
+//!
+//! `serve` has no data folder, but a file with a secret of its own: [`secret_file`].
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -61,6 +63,12 @@ impl DataFolder {
         }
     }
 
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Where the file of this name is.
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
@@ -73,12 +81,7 @@ impl DataFolder {
     ///
     /// When it is there and can not be read.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
-        let path = self.file(name);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("could not read {}", path.display())),
-        }
+        read(&self.file(name))
     }
 
     /// Writes a file that everyone may read.
@@ -87,7 +90,7 @@ impl DataFolder {
     ///
     /// When it can not be written; the file is then as it was.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.replace(name, bytes, PUBLIC)
+        replace(&self.file(name), bytes, PUBLIC)
     }
 
     /// Writes a file that only its owner may read.
@@ -96,7 +99,7 @@ impl DataFolder {
     ///
     /// When it can not be written; the file is then as it was.
     pub fn write_private(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.replace(name, bytes, PRIVATE)
+        replace(&self.file(name), bytes, PRIVATE)
     }
 
     /// Gives the secret that is kept in a file of its own; makes it from 256 random bits if it is not there.
@@ -105,19 +108,7 @@ impl DataFolder {
     ///
     /// When the file can not be read or written, or holds nothing.
     pub fn secret(&self, name: &str) -> Result<SecretString> {
-        let text = match self.read(name)? {
-            Some(bytes) => String::from_utf8(bytes).context("it is not text"),
-            None => {
-                let text = URL_SAFE_NO_PAD.encode(random()?);
-                self.write_private(name, text.as_bytes())?;
-                Ok(text)
-            }
-        };
-        let text = text.and_then(|text| match text.trim() {
-            "" => bail!("it is empty"),
-            text => Ok(SecretString::from(text)),
-        });
-        text.with_context(|| self.no_secret(name))
+        secret_file(&self.file(name))
     }
 
     /// Gives the key for shared access signatures that is kept in a file of its own; makes it if it is not there.
@@ -130,7 +121,7 @@ impl DataFolder {
             Some(bytes) => str::from_utf8(&bytes)
                 .context("it is not text")
                 .and_then(|text| Ok(Key::from_base64(text.trim())?))
-                .with_context(|| self.no_secret(name)),
+                .with_context(|| no_secret(&self.file(name))),
             None => {
                 let key = Key::from_bytes(random()?.to_vec())?;
                 self.write_private(name, key.to_base64().as_bytes())?;
@@ -138,35 +129,68 @@ impl DataFolder {
             }
         }
     }
+}
 
-    fn no_secret(&self, name: &str) -> String {
-        format!(
-            "{} holds no secret that can be used; remove it, and another is made",
-            self.file(name).display()
-        )
+/// Gives the secret that is kept in a file; makes it from 256 random bits if the file is not there.
+///
+/// # Errors
+///
+/// When the file can not be read or written, or holds nothing.
+pub fn secret_file(path: &Path) -> Result<SecretString> {
+    let text = match read(path)? {
+        Some(bytes) => String::from_utf8(bytes).context("it is not text"),
+        None => {
+            let text = URL_SAFE_NO_PAD.encode(random()?);
+            replace(path, text.as_bytes(), PRIVATE)?;
+            Ok(text)
+        }
+    };
+    let text = text.and_then(|text| match text.trim() {
+        "" => bail!("it is empty"),
+        text => Ok(SecretString::from(text)),
+    });
+    text.with_context(|| no_secret(path))
+}
+
+fn no_secret(path: &Path) -> String {
+    format!(
+        "{} holds no secret that can be used; remove it, and another is made",
+        path.display()
+    )
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("could not read {}", path.display())),
     }
+}
 
-    fn replace(&self, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
-        let path = self.file(name);
-        let unfinished = self.file(&format!(".{name}.unfinished"));
-        let write = || -> io::Result<()> {
-            match fs::remove_file(&unfinished) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
-            // `create_new`: a file that was there before would keep its own, wider mode.
-            let mut file = OpenOptions::new()
-                .create_new(true)
-                .write(true)
-                .mode(mode)
-                .open(&unfinished)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&unfinished, &path)?;
-            File::open(&self.path)?.sync_all()
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    let write = || -> io::Result<()> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            Some(_) | None => Path::new("."),
         };
-        write().with_context(|| format!("could not write {}", path.display()))
-    }
+        let unfinished = folder.join(format!(".{}.unfinished", name.display()));
+        match fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        // `create_new`: a file that was there before would keep its own, wider mode.
+        let mut file = OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .mode(mode)
+            .open(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().with_context(|| format!("could not write {}", path.display()))
 }
 
 fn random() -> Result<[u8; 32]> {

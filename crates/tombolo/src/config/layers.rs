@@ -72,19 +72,23 @@ impl Layers {
         }
     }
 
-    /// Makes the typed value of all layers.
+    /// Makes the typed value of all layers. `check` names the keys that break a rule of the whole, and says which.
     ///
     /// # Errors
     ///
     /// With every mistake, if there is one. `example` is a configuration that is right.
-    pub fn resolve<T: DeserializeOwned>(self, example: &Table) -> Result<T, Mistakes> {
+    pub fn resolve<T: DeserializeOwned>(
+        self,
+        example: &Table,
+        check: impl FnOnce(&T) -> Vec<(String, String)>,
+    ) -> Result<T, Mistakes> {
         let Self {
             values,
             origins,
             mut mistakes,
         } = self;
         let mut rest = Rest::new(values);
-        let resolved = loop {
+        let resolved: Option<T> = loop {
             let error = match serde_path_to_error::deserialize(rest.values.clone()) {
                 Ok(value) => break Some(value),
                 Err(error) => error,
@@ -103,6 +107,17 @@ impl Layers {
                 break None;
             }
         };
+        // What is left once mistakes were taken out is not what was meant, so its rules are not judged.
+        if let Some(value) = &resolved
+            && mistakes.is_empty()
+        {
+            mistakes.extend(check(value).into_iter().map(|(key, problem)| Mistake {
+                origin: origin_of(&origins, &key),
+                example: None,
+                key,
+                problem,
+            }));
+        }
         match resolved {
             Some(value) if mistakes.is_empty() => Ok(value),
             Some(_) | None => Err(Mistakes(mistakes)),
@@ -278,7 +293,9 @@ mod tests {
 
     /// What is reported, without the folder of the file.
     fn mistakes(layers: Layers) -> Vec<String> {
-        let Mistakes(mistakes) = layers.resolve::<Sample>(&example()).unwrap_err();
+        let Mistakes(mistakes) = layers
+            .resolve::<Sample>(&example(), |_| Vec::new())
+            .unwrap_err();
         let texts = mistakes.iter().map(ToString::to_string);
         texts
             .map(|text| match text.split_once("t.toml") {
@@ -297,7 +314,7 @@ mod tests {
             ("TOMBOLO_FRONT".into(), "another kind of variable".into()),
         ]);
         layers.setting("front.polls = 3", "--set");
-        let sample: Sample = layers.resolve(&example()).unwrap();
+        let sample: Sample = layers.resolve(&example(), |_| Vec::new()).unwrap();
         assert_eq!(sample.front.polls, 3);
         assert_eq!(sample.front.title, "plain text");
         assert_eq!(sample.front.listen, Front::default().listen);
@@ -330,6 +347,25 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_of_the_whole_names_where_its_key_was_written() {
+        let rule = |sample: &Sample| match sample.front.polls {
+            1 => vec![("front.polls".to_owned(), "one is none".to_owned())],
+            _ => Vec::new(),
+        };
+        let layers = of_file("[front]\npolls = 1");
+        let refused = layers.resolve(&example(), rule).unwrap_err().to_string();
+        assert!(
+            refused.ends_with("t.toml:2: front.polls: one is none"),
+            "{refused}"
+        );
+        assert!(
+            Layers::default()
+                .resolve::<Sample>(&example(), rule)
+                .is_ok()
+        );
+    }
+
+    #[test]
     fn a_file_that_is_no_toml_names_its_lines() {
         let found = mistakes(of_file("[front]\npolls = \n\ntitle = 'x"));
         assert!(found[0].starts_with("t.toml:2: "), "{found:?}");
@@ -348,7 +384,7 @@ mod tests {
         }
         let mut layers = Layers::default();
         layers.setting("devices.\"a.b\" = 7", "--set");
-        let Devices { devices } = layers.resolve(&Table::new()).unwrap();
+        let Devices { devices } = layers.resolve(&Table::new(), |_| Vec::new()).unwrap();
         assert_eq!(devices["a.b"], 7);
     }
 }
