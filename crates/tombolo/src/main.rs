@@ -2,11 +2,13 @@
 
 use std::process::ExitCode;
 
+use clap::Parser as _;
+use tombolo::cli::Cli;
+
 // Sessions and entries are many and small.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let _ = <tombolo::cli::Cli as clap::Parser>::parse();
-    ExitCode::SUCCESS
+    tombolo::run(Cli::parse())
 }

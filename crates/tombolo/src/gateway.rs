@@ -1,0 +1,144 @@
+//! The gateway as a whole: the store, and the two halves that meet in it.
+//!
+//! It stops in the order in which promises are kept: devices first (nothing new is accepted, long-polls end with what is
+//! known, writes in flight get their answers), then the sessions (what is in flight is awaited, DISCONNECT). The store
+//! serves both to the end.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use front::Front;
+use secrecy::SecretString;
+use store::{NodeId, Store};
+use tokio::task::JoinSet;
+use upstream::Upstream;
+
+use crate::config::{Config, Mistakes};
+use crate::listen::Listener;
+use crate::metrics::Recorder;
+
+/// A gateway that runs.
+pub(crate) struct Gateway {
+    front: front::Handle,
+    upstream: Upstream,
+    /// Ended when this is dropped.
+    _upkeep: JoinSet<()>,
+}
+
+/// What to say of the gateway's listeners when they cannot have their address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Listeners {
+    pub(crate) devices: Listener,
+    pub(crate) admin: Listener,
+}
+
+impl Gateway {
+    /// Starts both halves around the store, the hub's side first: whoever is let in can be served.
+    ///
+    /// # Errors
+    ///
+    /// When the configuration can not be followed. [`Mistakes`] if it is the configuration that is wrong.
+    pub(crate) async fn start(
+        config: Config,
+        store: Store,
+        admin_token: SecretString,
+        listeners: Listeners,
+    ) -> Result<Self> {
+        // Before anything that measures.
+        let recorder = Recorder::install()?;
+        let Config {
+            front,
+            upstream,
+            store: _,
+            admin: _,
+            log: _,
+        } = config;
+        let hubs = upstream.hubs.iter().map(|hub| hub.name.clone()).collect();
+        // One node has this store for itself, so any name will do.
+        let node = NodeId::new(&format!("process-{}", std::process::id()));
+        let upstream = Upstream::start(upstream, store.clone(), node)
+            .await
+            .map_err(in_the_configuration)?;
+        let parts = front::Parts {
+            store,
+            hubs,
+            admin_token,
+            render_metrics: recorder.render(),
+        };
+        let front = start_front(front, parts, listeners).await?;
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn(recorder.keep_up());
+        Ok(Self {
+            front,
+            upstream,
+            _upkeep: upkeep,
+        })
+    }
+
+    /// Stops in order, within [`FRONT_TIME`] and [`UPSTREAM_TIME`].
+    ///
+    /// # Errors
+    ///
+    /// When something had to be cut off.
+    pub(crate) async fn stop(self) -> Result<()> {
+        let front = self.front.shutdown(FRONT_TIME).await;
+        let upstream = self.upstream.shutdown(UPSTREAM_TIME).await;
+        front?;
+        Ok(upstream?)
+    }
+
+    /// Reads the certificate of the device API again.
+    pub(crate) async fn reload_certificate(&self) -> Result<(), front::CertificateError> {
+        self.front.reload_certificate().await
+    }
+
+    /// The device-facing half.
+    #[cfg(feature = "emulator")]
+    pub(crate) const fn front(&self) -> &front::Handle {
+        &self.front
+    }
+}
+
+/// Opens the store of a configuration.
+///
+/// # Errors
+///
+/// When its file can not be used.
+pub(crate) async fn open_store(config: store::memory::Config) -> Result<Store> {
+    // It may read a file.
+    let opened = tokio::task::spawn_blocking(move || store::memory::open(config)).await?;
+    opened.context("could not open the store")
+}
+
+async fn start_front(
+    config: front::Config,
+    parts: front::Parts,
+    listeners: Listeners,
+) -> Result<front::Handle> {
+    let admin_address = config.admin_listen;
+    match Front::start(config, parts).await {
+        Ok(handle) => Ok(handle),
+        Err(front::StartError::Bind { address, source }) => {
+            let listener = if address == admin_address {
+                listeners.admin
+            } else {
+                listeners.devices
+            };
+            Err(listener.refused(address, &source))
+        }
+        Err(other) => Err(other).context("could not start the device API"),
+    }
+}
+
+fn in_the_configuration(error: upstream::StartError) -> anyhow::Error {
+    match error {
+        upstream::StartError::Config(mistakes) => Mistakes::from(mistakes).into(),
+        other @ (upstream::StartError::Hub(_) | upstream::StartError::Registry(_)) => {
+            anyhow::Error::new(other).context("could not start the sessions with the hub")
+        }
+    }
+}
+
+/// Together with the hub's side and the emulator's this stays below the five seconds within which Ctrl-C ends.
+const FRONT_TIME: Duration = Duration::from_millis(2500);
+const UPSTREAM_TIME: Duration = Duration::from_millis(1500);

@@ -1,0 +1,9 @@
+//! The program as its users start it.
+#![cfg(feature = "emulator")]
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
+
+mod dev;
+mod lines;
+mod program;
+mod serve;
+mod token;
