@@ -1,5 +1,6 @@
 //! Real gateway, real emulator, real sockets: one file per feature.
 
+mod bad_input;
 mod cloud_messages;
 mod inbox;
 mod methods;
