@@ -1,6 +1,6 @@
 //! How long to wait before the next attempt.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Config, RefusalReason};
 
@@ -26,6 +26,15 @@ impl Backoff {
     }
 }
 
+/// A wait before the next attempt.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Wait {
+    pub(crate) until: Instant,
+    /// From when on somebody in a hurry need not wait any longer. Never after a refusal of credentials: the hub would
+    /// only refuse them again.
+    pub(crate) may_hurry_from: Option<Instant>,
+}
+
 /// How often in a row something went wrong. That a connection could not be made, that the hub refused it and that it
 /// was lost are different questions, so each has its own count.
 #[derive(Default)]
@@ -46,8 +55,9 @@ impl Attempts {
         &mut self,
         config: &Config,
         rng: &mut fastrand::Rng,
-    ) -> Duration {
-        wait(&mut self.connect, config.connect_backoff, rng)
+        now: Instant,
+    ) -> Wait {
+        wait(&mut self.connect, config.connect_backoff, rng, now)
     }
 
     pub(crate) fn after_refusal(
@@ -55,12 +65,14 @@ impl Attempts {
         reason: RefusalReason,
         config: &Config,
         rng: &mut fastrand::Rng,
-    ) -> Duration {
+        now: Instant,
+    ) -> Wait {
         match reason {
-            RefusalReason::Unavailable => self.after_connect_failure(config, rng),
-            RefusalReason::Credentials | RefusalReason::Protocol => {
-                wait(&mut self.refusal, config.refusal_backoff, rng)
-            }
+            RefusalReason::Unavailable => self.after_connect_failure(config, rng, now),
+            RefusalReason::Credentials | RefusalReason::Protocol => Wait {
+                may_hurry_from: None,
+                ..wait(&mut self.refusal, config.refusal_backoff, rng, now)
+            },
         }
     }
 
@@ -69,18 +81,22 @@ impl Attempts {
         lasted: Duration,
         config: &Config,
         rng: &mut fastrand::Rng,
-    ) -> Duration {
+        now: Instant,
+    ) -> Wait {
         if lasted >= config.stable_after {
             self.loss = 0;
         }
-        wait(&mut self.loss, config.loss_backoff, rng)
+        wait(&mut self.loss, config.loss_backoff, rng, now)
     }
 }
 
-fn wait(attempt: &mut u32, backoff: Backoff, rng: &mut fastrand::Rng) -> Duration {
+fn wait(attempt: &mut u32, backoff: Backoff, rng: &mut fastrand::Rng, now: Instant) -> Wait {
     let delay = backoff.delay(*attempt, rng);
     *attempt = attempt.saturating_add(1);
-    delay
+    Wait {
+        until: now + delay,
+        may_hurry_from: Some(now + backoff.base),
+    }
 }
 
 #[cfg(test)]

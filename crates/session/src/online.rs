@@ -231,7 +231,7 @@ impl Online {
             lasting.out.push(Event::DesiredStale);
         }
         match (self.phase, self.renewal) {
-            (Phase::Serving, Renewal::Due(_)) => None,
+            (Phase::Serving, Renewal::Due(_) | Renewal::Postponed(_)) => None,
             (Phase::Serving, Renewal::AwaitSocket) => Some(Next::AwaitSocket),
             (Phase::Leaving { why, .. }, _) => match why {
                 Leave::Close | Leave::Reconnect => Some(Next::Connect),

@@ -112,7 +112,7 @@ impl Session {
             // Nobody asked; `Close` has been said.
             State::Online(_)
             | State::Closed
-            | State::Waiting { .. }
+            | State::Waiting(_)
             | State::Handshake(_)
             | State::Disconnecting(_) => {}
         }
@@ -122,20 +122,17 @@ impl Session {
     pub fn handle_connect_failed(&mut self, now: Instant) {
         match &mut self.state {
             State::Connecting => {
-                let until = now
-                    + self
-                        .attempts
-                        .after_connect_failure(&self.lasting.config, &mut self.rng);
-                self.state = State::Waiting { until };
+                self.state = State::Waiting(self.wait_after_connect_failure(now));
             }
             State::Online(online) if online.awaits_socket() => {
+                let config = &self.lasting.config;
                 let wait = self
                     .attempts
-                    .after_connect_failure(&self.lasting.config, &mut self.rng);
-                online.postpone_renewal(now + wait);
+                    .after_connect_failure(config, &mut self.rng, now);
+                online.postpone_renewal(wait.until);
             }
             State::Disconnecting(_) => self.on_socket_closed(now),
-            State::Online(_) | State::Closed | State::Waiting { .. } | State::Handshake(_) => {}
+            State::Online(_) | State::Closed | State::Waiting(_) | State::Handshake(_) => {}
         }
     }
 
@@ -145,7 +142,7 @@ impl Session {
             State::Connecting => self.handle_connect_failed(now),
             State::Handshake(_) | State::Online(_) => self.end(reason, Socket::Gone, now),
             State::Disconnecting(_) => self.on_socket_closed(now),
-            State::Closed | State::Waiting { .. } => {}
+            State::Closed | State::Waiting(_) => {}
         }
     }
 
@@ -156,10 +153,9 @@ impl Session {
             let packet = match &mut self.state {
                 State::Handshake(handshake) => handshake.reader.next(&mut input),
                 State::Online(online) => online.read(&mut input, now),
-                State::Closed
-                | State::Waiting { .. }
-                | State::Connecting
-                | State::Disconnecting(_) => return,
+                State::Closed | State::Waiting(_) | State::Connecting | State::Disconnecting(_) => {
+                    return;
+                }
             };
             let handled = match packet {
                 Ok(None) => return,
@@ -186,7 +182,7 @@ impl Session {
         match &mut self.state {
             State::Closed => self.ask_for_socket(),
             State::Online(online) => online.stay(&mut self.lasting, now),
-            State::Waiting { .. }
+            State::Waiting(_)
             | State::Connecting
             | State::Handshake(_)
             | State::Disconnecting(_) => {}
@@ -199,7 +195,7 @@ impl Session {
         self.is_wanted = false;
         match &mut self.state {
             State::Closed | State::Disconnecting(_) => {}
-            State::Waiting { .. } => self.proceed(Next::Connect, now),
+            State::Waiting(_) => self.proceed(Next::Connect, now),
             State::Connecting | State::Handshake(_) => {
                 self.state = State::Disconnecting(Next::Connect);
                 self.lasting.out.push(Event::Close);
@@ -208,6 +204,29 @@ impl Session {
                 let left = online.leave(Leave::Close, &mut self.lasting, now);
                 self.end_on_error(left, now);
             }
+        }
+    }
+
+    /// Somebody waits for the connection: a back-off that is running ends when its shortest step is over, so that a hub
+    /// that has come back is noticed soon. A refusal of credentials is waited out all the same.
+    pub fn hurry(&mut self, now: Instant) {
+        if let State::Waiting(wait) = &mut self.state
+            && let Some(from) = wait.may_hurry_from
+        {
+            wait.until = wait.until.min(from);
+            if wait.until <= now {
+                self.ask_for_socket();
+            }
+        }
+    }
+
+    /// There are credentials that the hub has not seen: nothing speaks against an attempt with them, or against a
+    /// renewal that found none before.
+    pub fn handle_fresh_credentials(&mut self, now: Instant) {
+        match &mut self.state {
+            State::Waiting(_) => self.ask_for_socket(),
+            State::Online(online) => online.hurry_renewal(now),
+            State::Closed | State::Connecting | State::Handshake(_) | State::Disconnecting(_) => {}
         }
     }
 

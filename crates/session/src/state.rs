@@ -11,14 +11,14 @@
 
 use std::time::Instant;
 
-use crate::{online::Online, session::Credentials, wire::Reader};
+use crate::{backoff::Wait, online::Online, session::Credentials, wire::Reader};
 
 /// Where a session stands.
 pub(crate) enum State {
     /// Nobody wants a connection.
     Closed,
-    /// The next attempt is due at this time.
-    Waiting { until: Instant },
+    /// The next attempt is due later.
+    Waiting(Wait),
     /// The driver opens a socket.
     Connecting,
     /// CONNECT is on its way.
@@ -35,7 +35,7 @@ impl State {
         match self {
             Self::Online(online) => Some(online),
             Self::Closed
-            | Self::Waiting { .. }
+            | Self::Waiting(_)
             | Self::Connecting
             | Self::Handshake(_)
             | Self::Disconnecting(_) => None,
@@ -47,7 +47,7 @@ impl State {
         match self {
             Self::Online(online) => Some(online),
             Self::Closed
-            | Self::Waiting { .. }
+            | Self::Waiting(_)
             | Self::Connecting
             | Self::Handshake(_)
             | Self::Disconnecting(_) => None,
@@ -67,7 +67,7 @@ pub(crate) enum Next {
     /// Another socket, at once.
     Connect,
     /// Another socket, later.
-    Wait { until: Instant },
+    Wait(Wait),
     /// A socket is being opened already.
     AwaitSocket,
     /// A socket is open already.

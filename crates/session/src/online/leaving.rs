@@ -42,6 +42,8 @@ pub(crate) enum Leave {
 pub(super) enum Renewal {
     /// A second socket is asked for then, if ever.
     Due(Option<Instant>),
+    /// There was none, or no fresher credentials; it is asked for again then.
+    Postponed(Instant),
     /// The driver opens it.
     AwaitSocket,
 }
@@ -72,7 +74,14 @@ impl Online {
 
     /// There is no second socket.
     pub(crate) const fn postpone_renewal(&mut self, until: Instant) {
-        self.renewal = Renewal::Due(Some(until));
+        self.renewal = Renewal::Postponed(until);
+    }
+
+    /// There are fresher credentials.
+    pub(crate) const fn hurry_renewal(&mut self, now: Instant) {
+        if let Renewal::Postponed(until) = &mut self.renewal {
+            *until = now;
+        }
     }
 
     /// Begins an orderly end; a later reason takes the place of an earlier one.

@@ -76,6 +76,7 @@ impl Online {
         let config = &lasting.config;
         let (renew, leave) = match (&self.phase, self.renewal) {
             (Phase::Serving, Renewal::Due(at)) => (at, None),
+            (Phase::Serving, Renewal::Postponed(at)) => (Some(at), None),
             (Phase::Serving, Renewal::AwaitSocket) => (None, None),
             (Phase::Leaving { deadline, .. }, _) => (None, Some(*deadline)),
         };

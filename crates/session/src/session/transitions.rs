@@ -8,6 +8,7 @@ use mqtt_protocol_core::mqtt::result_code::ConnectReturnCode;
 use super::{Credentials, Session};
 use crate::{
     Event, LossReason, RefusalReason, Violation,
+    backoff::Wait,
     lasting::Lasting,
     online::Online,
     state::{Handshake, Next, State, Timer},
@@ -31,6 +32,11 @@ impl Session {
     pub(super) fn ask_for_socket(&mut self) {
         self.state = State::Connecting;
         self.lasting.out.push(Event::Connect);
+    }
+
+    pub(super) fn wait_after_connect_failure(&mut self, now: Instant) -> Wait {
+        self.attempts
+            .after_connect_failure(&self.lasting.config, &mut self.rng, now)
     }
 
     pub(super) fn connect(&mut self, credentials: Credentials, now: Instant) {
@@ -72,7 +78,7 @@ impl Session {
                 | Packet::Unsuback(_)
                 | Packet::Pingresp => Err(Violation::Unexpected.into()),
             },
-            State::Closed | State::Waiting { .. } | State::Connecting | State::Disconnecting(_) => {
+            State::Closed | State::Waiting(_) | State::Connecting | State::Disconnecting(_) => {
                 Ok(())
             }
         }
@@ -111,10 +117,10 @@ impl Session {
         };
         let wait = self
             .attempts
-            .after_refusal(refusal, &self.lasting.config, &mut self.rng);
+            .after_refusal(refusal, &self.lasting.config, &mut self.rng, now);
         self.lasting.out.push(Event::Refused { reason: refusal });
         self.lasting.out.push(Event::Close);
-        self.state = State::Disconnecting(Next::Wait { until: now + wait });
+        self.state = State::Disconnecting(Next::Wait(wait));
     }
 
     pub(super) fn end_on_error(&mut self, result: Result<(), LossReason>, now: Instant) {
@@ -128,26 +134,21 @@ impl Session {
         let next = match mem::replace(&mut self.state, State::Closed) {
             State::Handshake(_) => {
                 self.lasting.out.push(Event::ConnectFailed { reason });
-                let wait = self
-                    .attempts
-                    .after_connect_failure(&self.lasting.config, &mut self.rng);
-                Next::Wait { until: now + wait }
+                Next::Wait(self.wait_after_connect_failure(now))
             }
             State::Online(online) => {
                 let lasted = now.saturating_duration_since(online.since());
                 match (online.end(reason, &mut self.lasting), socket) {
                     // `Close` is about to end the second socket as well.
                     (None, _) | (Some(Next::AwaitSocket), Socket::Open) => {
-                        let wait =
-                            self.attempts
-                                .after_loss(lasted, &self.lasting.config, &mut self.rng);
-                        Next::Wait { until: now + wait }
+                        let config = &self.lasting.config;
+                        Next::Wait(self.attempts.after_loss(lasted, config, &mut self.rng, now))
                     }
                     (Some(next), _) => next,
                 }
             }
             other @ (State::Closed
-            | State::Waiting { .. }
+            | State::Waiting(_)
             | State::Connecting
             | State::Disconnecting(_)) => {
                 self.state = other;
@@ -162,7 +163,7 @@ impl Session {
             Socket::Open => {
                 self.lasting.out.push(match next {
                     Next::UseSocket(_) => Event::Switch,
-                    Next::Connect | Next::Wait { .. } | Next::AwaitSocket => Event::Close,
+                    Next::Connect | Next::Wait(_) | Next::AwaitSocket => Event::Close,
                 });
                 self.state = State::Disconnecting(next);
             }
@@ -186,7 +187,7 @@ impl Session {
         }
         match next {
             Next::Connect => self.ask_for_socket(),
-            Next::Wait { until } => self.state = State::Waiting { until },
+            Next::Wait(wait) => self.state = State::Waiting(wait),
             Next::AwaitSocket => self.state = State::Connecting,
             Next::UseSocket(credentials) => self.connect(credentials, now),
         }
@@ -195,7 +196,7 @@ impl Session {
     pub(super) fn next_timer(&self) -> Option<(Instant, Timer)> {
         match &self.state {
             State::Closed | State::Connecting | State::Disconnecting(_) => None,
-            State::Waiting { until } => Some((*until, Timer::BackOff)),
+            State::Waiting(wait) => Some((wait.until, Timer::BackOff)),
             State::Handshake(handshake) => Some((handshake.deadline, Timer::Connack)),
             State::Online(online) => online.next_timer(&self.lasting),
         }
@@ -204,7 +205,7 @@ impl Session {
     pub(super) fn on_timer(&mut self, timer: Timer, now: Instant) {
         match &mut self.state {
             State::Closed | State::Connecting | State::Disconnecting(_) => {}
-            State::Waiting { .. } => self.ask_for_socket(),
+            State::Waiting(_) => self.ask_for_socket(),
             State::Handshake(_) => self.end(LossReason::ConnackTimeout, Socket::Open, now),
             State::Online(online) => {
                 let handled = online.on_timer(timer, &mut self.lasting, now);

@@ -256,3 +256,70 @@ fn durations_of_zero_are_foolish_but_do_not_hang() {
     rig.session.handle_timeout(rig.now);
     assert!(rig.sent().len() <= 17);
 }
+
+/// A session whose back-off has grown to minutes.
+fn long_away(fail: impl Fn(&mut Rig)) -> Rig {
+    let mut rig = Rig::new();
+    rig.session.open(rig.now);
+    for _ in 0..1000 {
+        fail(&mut rig);
+        rig.events();
+        let (at, _) = rig.session.poll_timeout().unwrap();
+        if at - rig.now > seconds(100) {
+            return rig;
+        }
+        rig.wait(at - rig.now);
+        rig.events();
+    }
+    panic!("the back-off does not grow");
+}
+
+fn refuse(rig: &mut Rig, code: u8) {
+    rig.session.handle_connected(credentials(), rig.now);
+    rig.hub(&packets::connack(code, false));
+    rig.session
+        .handle_disconnected(LossReason::ClosedByHub, rig.now);
+}
+
+#[test]
+fn whoever_is_in_a_hurry_waits_for_the_shortest_step_of_the_back_off_only() {
+    let no_socket = |rig: &mut Rig| rig.session.handle_connect_failed(rig.now);
+    let mut rig = long_away(no_socket);
+    rig.session.hurry(rig.now);
+    let soon = rig.now + seconds(1);
+    assert_eq!(rig.session.poll_timeout(), Some((soon, "back-off")));
+    rig.wait(seconds(1));
+    assert!(matches!(rig.event(), Event::Connect));
+
+    for mut rig in [long_away(no_socket), long_away(|rig| refuse(rig, 3))] {
+        rig.now += seconds(30);
+        rig.session.hurry(rig.now);
+        assert!(matches!(rig.event(), Event::Connect), "at once");
+        rig.session.hurry(rig.now);
+        assert!(rig.events().is_empty(), "one attempt at a time");
+    }
+}
+
+#[test]
+fn a_hurry_does_not_make_a_wait_longer() {
+    let mut rig = Rig::new();
+    rig.session.open(rig.now);
+    rig.session.handle_connect_failed(rig.now);
+    let before = rig.session.poll_timeout().unwrap();
+    rig.session.hurry(rig.now);
+    assert_eq!(rig.session.poll_timeout(), Some(before));
+}
+
+#[test]
+fn refused_credentials_are_not_hurried_and_fresh_ones_need_not_wait() {
+    let mut rig = long_away(|rig| refuse(rig, 5));
+    let before = rig.session.poll_timeout();
+    rig.session.hurry(rig.now + seconds(30));
+    assert_eq!(rig.session.poll_timeout(), before);
+    assert!(rig.events().is_empty());
+
+    rig.session.handle_fresh_credentials(rig.now);
+    assert!(matches!(rig.event(), Event::Connect));
+    rig.session.handle_fresh_credentials(rig.now);
+    assert!(rig.events().is_empty(), "one attempt at a time");
+}

@@ -88,6 +88,27 @@ fn without_a_second_socket_the_connection_goes_on_and_renewal_is_tried_again() {
 }
 
 #[test]
+fn credentials_that_come_late_are_used_at_once_and_early_ones_when_they_are_due() {
+    let mut rig = an_hour_old();
+    rig.session.handle_fresh_credentials(rig.now);
+    assert!(rig.events().is_empty(), "the connection's own are good");
+
+    let mut rig = renewing();
+    for _ in 0..8 {
+        rig.session.handle_connect_failed(rig.now);
+        let (at, _) = rig.session.poll_timeout().unwrap();
+        rig.wait(at - rig.now);
+        rig.acknowledge_all();
+        rig.events();
+    }
+    rig.session.handle_connect_failed(rig.now);
+    rig.session.handle_fresh_credentials(rig.now);
+    assert_eq!(rig.session.poll_timeout(), Some((rig.now, "renew")));
+    rig.session.handle_timeout(rig.now);
+    assert!(matches!(rig.event(), Event::Renew));
+}
+
+#[test]
 fn a_connection_that_breaks_while_the_second_socket_is_opened_waits_for_that() {
     let mut rig = renewing();
     rig.session
