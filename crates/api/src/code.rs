@@ -88,6 +88,8 @@ codes! {
     OutboxFull = "outbox_full", 429, "The device's outbox is full.", After(60), GenericTooManyRequests;
     /// As many idempotency keys of the device as are kept are in use.
     TooManyKeys = "too_many_keys", 429, "The device has too many idempotency keys in use.", After(3600), GenericTooManyRequests;
+    /// The headers of the request are too many or too large.
+    HeadersTooLarge = "headers_too_large", 431, "The request has too many headers, or too large ones.", Never, ArgumentInvalid;
     /// A defect of the gateway.
     Internal = "internal", 500, "The gateway failed.", After(5), ServerError;
     /// The call is part of the API, but not served by this version.

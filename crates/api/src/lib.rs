@@ -44,7 +44,7 @@ pub use code::Code;
 pub use idempotency::{IdempotencyKey, InvalidIdempotencyKey};
 pub use openapi::openapi_json;
 pub use operation::{Method, Operation, Stage};
-pub use prefer::{InvalidPrefer, Prefer};
+pub use prefer::{InvalidPrefer, Prefer, Wait};
 pub use problem::Problem;
 pub use result::{Delivery, ItemResult};
 pub use system::SystemProperties;

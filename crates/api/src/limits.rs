@@ -7,6 +7,8 @@ use std::{ops::RangeInclusive, time::Duration};
 pub const BODY_BYTES: usize = iothub::limits::TELEMETRY_BYTES;
 /// How long a write waits for the hub if it does not say.
 pub const WRITE_WAIT: Duration = Duration::from_secs(5);
+/// How long a poll waits that prefers to wait and does not say how long.
+pub const POLL_WAIT: Duration = Duration::from_secs(25);
 /// Longest wait of any request but a sync: clients give up after 60 s of silence.
 pub const POLL_WAIT_MOST: Duration = Duration::from_secs(50);
 /// How long a sync takes at most if it does not say.

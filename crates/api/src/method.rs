@@ -95,11 +95,11 @@ mod tests {
         };
         let now = Timestamp::from_unix_seconds(1_767_225_600);
         let deadline = Timestamp::from_unix_seconds(1_767_225_630);
-        let shown = WaitingMethod::new("3-1f", &request(br#"{"delay":5}"#), deadline, now);
+        let shown = WaitingMethod::new("3.1f", &request(br#"{"delay":5}"#), deadline, now);
         assert_eq!(
             serde_json::to_value(shown).unwrap(),
             json!({
-                "request_id": "3-1f", "name": "reboot", "payload": {"delay": 5},
+                "request_id": "3.1f", "name": "reboot", "payload": {"delay": 5},
                 "deadline": "2026-01-01T00:00:30Z", "expires_in_ms": 30_000,
             })
         );

@@ -385,7 +385,9 @@ mod tests {
             if name == "get /openapi.json" {
                 continue;
             }
-            for status in ["400", "401", "403", "404", "421", "429", "500", "503"] {
+            for status in [
+                "400", "401", "403", "404", "421", "429", "431", "500", "503",
+            ] {
                 assert!(
                     operation["responses"].get(status).is_some(),
                     "{name} {status}"

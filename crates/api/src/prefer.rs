@@ -5,10 +5,19 @@ use std::{iter, time::Duration};
 /// What a request prefers. Preferences that this API does not know are passed over, as RFC 7240 asks.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Prefer {
-    /// `wait=N`: how long the answer may take. Not capped here: each call has its own most.
-    pub wait: Option<Duration>,
+    /// `wait=N` or `wait`: how long the answer may take.
+    pub wait: Option<Wait>,
     /// `respond-async`: answer as soon as the request is safe, without waiting for the hub.
     pub respond_async: bool,
+}
+
+/// How long an answer may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// `wait` without a number: as long as the call itself holds good.
+    Usual,
+    /// `wait=N`. Not capped here: each call has its own most.
+    For(Duration),
 }
 
 /// A `wait` that is not a whole number of seconds.
@@ -21,7 +30,7 @@ impl Prefer {
     ///
     /// # Errors
     ///
-    /// `wait` has no value, or one that is not a number.
+    /// `wait` has a value that is not a number.
     pub fn parse<'a>(values: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidPrefer> {
         let mut prefer = Self::default();
         for preference in values.into_iter().flat_map(|value| split(value, ',')) {
@@ -34,30 +43,47 @@ impl Prefer {
             if name.eq_ignore_ascii_case("respond-async") {
                 prefer.respond_async = true;
             } else if name.eq_ignore_ascii_case("wait") && prefer.wait.is_none() {
-                prefer.wait = Some(seconds(value.unwrap_or_default())?);
+                prefer.wait = Some(Wait::parse(value.unwrap_or_default())?);
             }
         }
         Ok(prefer)
     }
 
-    /// How long an answer may take: `default` if the request does not say, `most` if it asks for more.
+    /// How long an answer may take: `usual` if the request does not say how long, `most` if it asks for more.
     #[must_use]
-    pub fn wait_or(&self, default: Duration, most: Duration) -> Duration {
-        self.wait.unwrap_or(default).min(most)
+    pub fn wait_or(&self, usual: Duration, most: Duration) -> Duration {
+        self.wait.unwrap_or(Wait::Usual).within(usual, most)
     }
 }
 
-fn seconds(value: &str) -> Result<Duration, InvalidPrefer> {
-    let value = value.trim();
-    let digits = value
-        .strip_prefix('"')
-        .and_then(|value| value.strip_suffix('"'))
-        .unwrap_or(value);
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(InvalidPrefer);
+impl Wait {
+    /// The time that is meant: `usual` if none is said, `most` if it is more.
+    #[must_use]
+    pub fn within(self, usual: Duration, most: Duration) -> Duration {
+        match self {
+            Self::Usual => usual.min(most),
+            Self::For(time) => time.min(most),
+        }
     }
-    // A number too large for its type is longer than any wait.
-    Ok(Duration::from_secs(digits.parse().unwrap_or(u64::MAX)))
+
+    fn parse(value: &str) -> Result<Self, InvalidPrefer> {
+        let value = value.trim();
+        let digits = value
+            .strip_prefix('"')
+            .and_then(|value| value.strip_suffix('"'))
+            .unwrap_or(value);
+        if digits.is_empty() {
+            // An empty value is no value (RFC 7240, section 2).
+            return Ok(Self::Usual);
+        }
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(InvalidPrefer);
+        }
+        // A number too large for its type is longer than any wait.
+        Ok(Self::For(Duration::from_secs(
+            digits.parse().unwrap_or(u64::MAX),
+        )))
+    }
 }
 
 /// Splits at a separator that stands outside of quotes.
@@ -105,7 +131,7 @@ mod tests {
         ];
         for (values, wait, respond_async) in cases {
             let expected = Prefer {
-                wait: wait.map(Duration::from_secs),
+                wait: wait.map(|seconds| Wait::For(Duration::from_secs(seconds))),
                 respond_async,
             };
             assert_eq!(
@@ -118,31 +144,38 @@ mod tests {
 
     #[test]
     fn a_bad_wait_is_an_error() {
-        for bad in [
+        for bad in ["wait=x", "wait=-1", "wait=1.5", "wait=+5", "wait=1 2"] {
+            assert_eq!(Prefer::parse([bad]), Err(InvalidPrefer), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wait_without_a_number_is_the_usual_one() {
+        for value in [
             "wait",
             "wait=",
-            "wait=x",
-            "wait=-1",
-            "wait=1.5",
             "wait=\"\"",
-            "wait=+5",
-            "wait=1 2",
+            "Wait ; x=1",
+            "respond-async, wait",
         ] {
-            assert_eq!(Prefer::parse([bad]), Err(InvalidPrefer), "{bad}");
+            let prefer = Prefer::parse([value]).unwrap();
+            assert_eq!(prefer.wait, Some(Wait::Usual), "{value}");
         }
     }
 
     #[test]
     fn a_wait_is_capped() {
         let most = Duration::from_secs(50);
-        let default = Duration::from_secs(25);
+        let usual = Duration::from_secs(25);
         let prefer = |seconds: Option<u64>| Prefer {
-            wait: seconds.map(Duration::from_secs),
+            wait: seconds.map(|seconds| Wait::For(Duration::from_secs(seconds))),
             respond_async: false,
         };
-        assert_eq!(prefer(None).wait_or(default, most), default);
-        assert_eq!(prefer(Some(49)).wait_or(default, most).as_secs(), 49);
-        assert_eq!(prefer(Some(51)).wait_or(default, most), most);
+        assert_eq!(prefer(None).wait_or(usual, most), usual);
+        assert_eq!(Wait::Usual.within(most, usual), usual);
+        assert_eq!(prefer(Some(49)).wait_or(usual, most).as_secs(), 49);
+        assert_eq!(prefer(Some(50)).wait_or(usual, most), most);
+        assert_eq!(prefer(Some(51)).wait_or(usual, most), most);
     }
 
     proptest! {
@@ -155,7 +188,7 @@ mod tests {
         fn finds_the_wait_among_others(n: u32, before in "[a-z]{1,3}=\"[^\"\\\\]*\"") {
             let value = format!("{before}, wait={n}");
             prop_assume!(!before.starts_with("wait"));
-            prop_assert_eq!(Prefer::parse([value.as_str()]).map(|p| p.wait), Ok(Some(Duration::from_secs(n.into()))));
+            prop_assert_eq!(Prefer::parse([value.as_str()]).map(|p| p.wait), Ok(Some(Wait::For(Duration::from_secs(n.into())))));
         }
     }
 }

@@ -46,46 +46,49 @@ pub struct Limits {
     pub requests_per_device: u32,
     /// Streams of one HTTP/2 connection. Default: 128.
     pub streams: u32,
-    /// Bytes of a request line and its headers; more is answered 431, or 400 up to twice as many. Default: 16384.
+    /// Bytes of a request line and its headers; more is answered 431. Default: 16384.
     pub header_bytes: usize,
-    /// Headers of a request; more is answered 431, or 400 up to twice as many. Default: 64.
+    /// Headers of a request; more is answered 431. Default: 64.
     pub headers: usize,
     /// Bytes of a JSON body; more is answered 413. A telemetry body has IoT Hub's own limit of 262144.
     /// Default: 262144.
     pub json_bytes: usize,
 }
 
-/// How long a client waits, and is waited for. Keys end in `_s`: seconds, fractions allowed.
+/// How long a client waits, and is waited for: `"10s"`, `"250ms"`, `"2m"`; a day at most.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Waits {
-    /// For a TLS handshake; then the connection is closed. Default: 10.
-    #[serde(rename = "handshake_s", with = "seconds")]
+    /// For a TLS handshake; then the connection is closed. Default: 10s.
+    #[serde(with = "at_most_a_day")]
     pub handshake: Duration,
-    /// For the rest of a request's headers after the first byte (HTTP/1.1); then the connection is closed. Default: 10.
-    #[serde(rename = "header_s", with = "seconds")]
+    /// For the rest of a request's headers after the first byte (HTTP/1.1); then the connection is closed. Default: 10s.
+    #[serde(with = "at_most_a_day")]
     pub header: Duration,
-    /// How long a body may come slower than [`Limits`] ask: 1 KiB/s. Then it is answered 408. Default: 10.
-    #[serde(rename = "body_grace_s", with = "seconds")]
+    /// How long a body may come slower than [`Limits`] ask: 1 KiB/s. Then it is answered 408. Default: 10s.
+    #[serde(with = "at_most_a_day")]
     pub body_grace: Duration,
-    /// For a whole body; then it is answered 408. Default: 120.
-    #[serde(rename = "body_s", with = "seconds")]
+    /// For a whole body; then it is answered 408. Default: 2m.
+    #[serde(with = "at_most_a_day")]
     pub body: Duration,
-    /// How long a connection without a request is kept (HTTP/1.1). Default: 120. Clients take an early close for an error.
-    #[serde(rename = "idle_http1_s", with = "seconds")]
+    /// How long a connection without a request is kept (HTTP/1.1). Default: 2m. Clients take an early close for an error.
+    #[serde(with = "at_most_a_day")]
     pub idle_http1: Duration,
-    /// The same for HTTP/2. Default: 300.
-    #[serde(rename = "idle_http2_s", with = "seconds")]
+    /// The same for HTTP/2. Default: 5m.
+    #[serde(with = "at_most_a_day")]
     pub idle_http2: Duration,
-    /// How long a request waits for the hub if it does not say (`Prefer: wait`). Default: 5.
-    #[serde(rename = "hub_s", with = "seconds")]
+    /// How long a request waits for the hub if it does not say (`Prefer: wait`). Default: 5s.
+    #[serde(with = "at_most_a_day")]
     pub hub: Duration,
-    /// How long a request may ask to wait; a longer `Prefer: wait` is cut to this. Default: 50. Clients give up after
+    /// How long a poll waits that prefers to wait and does not say how long. Default: 25s.
+    #[serde(with = "at_most_a_day")]
+    pub poll: Duration,
+    /// How long a request may ask to wait; a longer `Prefer: wait` is cut to this. Default: 50s. Clients give up after
     /// 60 s of silence.
-    #[serde(rename = "most_s", with = "seconds")]
+    #[serde(with = "at_most_a_day")]
     pub most: Duration,
-    /// How long `GET .../devicebound` locks a message if the request does not say. Default: 60, as IoT Hub does.
-    #[serde(rename = "lock_s", with = "seconds")]
+    /// How long `GET .../devicebound` locks a message if the request does not say. Default: 1m, as IoT Hub does.
+    #[serde(with = "at_most_a_day")]
     pub lock: Duration,
 }
 
@@ -148,6 +151,7 @@ impl Default for Waits {
             idle_http1: Duration::from_secs(120),
             idle_http2: Duration::from_secs(300),
             hub: api::limits::WRITE_WAIT,
+            poll: api::limits::POLL_WAIT,
             most: api::limits::POLL_WAIT_MOST,
             lock: Duration::from_secs(60),
         }
@@ -222,26 +226,23 @@ impl From<ServedName> for String {
     }
 }
 
-/// Durations as numbers of seconds.
-mod seconds {
+/// Times in the words of `humantime`, within a bound.
+mod at_most_a_day {
     use std::time::Duration;
 
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
+    use serde::{Deserializer, Serializer, de::Error as _};
 
     pub(super) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        if duration.subsec_nanos() == 0 {
-            to.serialize_u64(duration.as_secs())
-        } else {
-            to.serialize_f64(duration.as_secs_f64())
-        }
+        humantime_serde::serialize(duration, to)
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let seconds = f64::deserialize(from)?;
-        Duration::try_from_secs_f64(seconds)
-            .ok()
-            .filter(|duration| *duration <= LONGEST)
-            .ok_or_else(|| D::Error::custom("a time is a number of seconds between 0 and 86400"))
+        let duration: Duration = humantime_serde::deserialize(from)?;
+        if duration <= LONGEST {
+            Ok(duration)
+        } else {
+            Err(D::Error::custom("a time of at most one day, as in \"10s\""))
+        }
     }
 
     /// Longer than any of these waits makes sense, and short enough for any clock arithmetic.
@@ -279,17 +280,22 @@ mod tests {
     }
 
     #[test]
-    fn times_are_numbers_of_seconds() {
-        let waits: Waits = serde_json::from_str(r#"{"handshake_s": 0.5, "hub_s": 7}"#).unwrap();
-        assert_eq!(waits.handshake, Duration::from_millis(500));
-        assert_eq!(waits.hub, Duration::from_secs(7));
+    fn times_have_units_and_a_bound() {
+        let waits = |text: &str| serde_json::from_str::<Waits>(text);
+        let some = waits(r#"{"handshake": "500ms", "hub": "7s", "idle_http2": "1day"}"#).unwrap();
+        assert_eq!(some.handshake, Duration::from_millis(500));
+        assert_eq!(some.hub, Duration::from_secs(7));
+        assert_eq!(some.idle_http2, Duration::from_secs(86_400));
         for bad in [
-            r#"{"hub_s": -1}"#,
-            r#"{"hub_s": 1e9}"#,
-            r#"{"hub_s": "5s"}"#,
+            r#"{"hub": "-1s"}"#,
+            r#"{"hub": "1day 1ms"}"#,
+            r#"{"hub": "5"}"#,
             r#"{"hub": 5}"#,
+            r#"{"hub_s": "5s"}"#,
         ] {
-            assert!(serde_json::from_str::<Waits>(bad).is_err(), "{bad}");
+            assert!(waits(bad).is_err(), "{bad}");
         }
+        let shown = serde_json::to_string(&Waits::default()).unwrap();
+        assert!(shown.contains(r#""most":"50s""#), "{shown}");
     }
 }

@@ -64,6 +64,7 @@ impl Call {
                 Code::Forbidden,
                 Code::NotFound,
                 Code::Misdirected,
+                Code::HeadersTooLarge,
                 Code::Throttled,
                 Code::Internal,
                 Code::Overloaded,

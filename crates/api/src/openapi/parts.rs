@@ -104,7 +104,7 @@ fn parameter(
 pub(super) fn prefer_write() -> Parameter {
     request_header(
         header::PREFER,
-        "`wait=N`: wait up to N seconds for the hub's acknowledgement (5 by default, 50 at most). `respond-async`: answer \
+        "`wait=N`: wait up to N seconds for the hub's acknowledgement (5 if there is no number, 50 at most). `respond-async`: answer \
          as soon as the request is stored; without durable storage it is passed over.",
     )
 }
@@ -113,7 +113,10 @@ pub(super) fn prefer_write() -> Parameter {
 pub(super) fn prefer_poll(what: &str) -> Parameter {
     request_header(
         header::PREFER,
-        &format!("`wait=N`: if there is nothing to say, wait up to N seconds (50 at most) {what}."),
+        &format!(
+            "`wait=N`: if there is nothing to say, wait up to N seconds (25 if there is no number, 50 at most) {what}. Without \
+             it the answer comes as soon as it is known."
+        ),
     )
 }
 
@@ -129,8 +132,8 @@ pub(super) fn if_none_match() -> Parameter {
 pub(super) fn if_none_match_desired() -> Parameter {
     request_header(
         "if-none-match",
-        "The version of the desired properties that the device has, in quotes: `\"7\"`, or `\"0\"` for none. Then newer ones are \
-         an entry.",
+        "The version of the desired properties that the device has, in quotes: `\"7\"`, or `\"0\"` for none. Then others are an \
+         entry; the answer is never 304.",
     )
 }
 

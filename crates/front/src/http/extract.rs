@@ -135,7 +135,8 @@ fn without_port(text: &str) -> &str {
     port.map_or(text, |port| &text[..port])
 }
 
-/// Checks the head of a request against the limits. hyper's own are twice as wide, so that most clients hear why.
+/// Checks the head of a request against the limits. hyper's own, which answer a bare 431, are twice as wide, so
+/// that most clients hear why.
 pub(crate) fn check_head(parts: &Parts, limits: &Limits) -> Result<(), BadRequest> {
     // What stands around a header's name and value on an HTTP/1.1 line: colon, space, line end.
     const AROUND: usize = 4;
@@ -236,7 +237,8 @@ impl DeviceRequest {
 
     /// How long a read waits for something to be there, if it does.
     pub(crate) fn poll_wait(&self, waits: &Waits) -> Result<Option<Duration>, BadRequest> {
-        Ok(self.prefer()?.wait.map(|wait| wait.min(waits.most)))
+        let wait = self.prefer()?.wait;
+        Ok(wait.map(|wait| wait.within(waits.poll, waits.most)))
     }
 
     /// Whether a query parameter is there, and what stands behind its `=`.

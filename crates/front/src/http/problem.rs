@@ -225,7 +225,6 @@ impl From<BadRequest> for Refusal {
             BadRequest::Host
             | BadRequest::Id { .. }
             | BadRequest::Escape
-            | BadRequest::Headers { .. }
             | BadRequest::HeaderText { .. }
             | BadRequest::Prefer(_)
             | BadRequest::IdempotencyKey(_)
@@ -234,6 +233,7 @@ impl From<BadRequest> for Refusal {
             | BadRequest::Json(_)
             | BadRequest::Empty(_) => Code::InvalidRequest,
             BadRequest::Misdirected => Code::Misdirected,
+            BadRequest::Headers { .. } => Code::HeadersTooLarge,
             BadRequest::OtherDevice => Code::Forbidden,
             BadRequest::BodyTooLarge { .. } | BadRequest::TooMany { .. } => Code::MessageTooLarge,
             BadRequest::BodyTooSlow => Code::RequestTimeout,

@@ -133,7 +133,7 @@ async fn a_header_with_a_grammar_keeps_to_it() {
     rig.hub.is(SessionState::Settled).await;
     for (name, value) in [
         ("prefer", "wait=soon"),
-        ("prefer", "wait"),
+        ("prefer", "wait=1.5"),
         ("idempotency-key", "too-short"),
         ("idempotency-key", "with a space in it"),
     ] {

@@ -77,7 +77,6 @@ pub(super) fn get_desired() -> Call {
     )
     .answers("304", ResponseBuilder::new().description("The device has them already."))
     .at_the_hub()
-    .fails_with(&[Code::VersionConflict])
 }
 
 pub(super) fn list_methods() -> Call {
@@ -93,12 +92,17 @@ pub(super) fn list_methods() -> Call {
         json_response::<method::WaitingMethods>(
             "The methods, oldest first.",
             json!({"methods": [{
-                "request_id": "3-1f", "name": "reboot", "payload": {"delay_s": 5},
+                "request_id": "3.1f", "name": "reboot", "payload": {"delay_s": 5},
                 "deadline": "2026-01-01T00:00:30Z", "expires_in_ms": 29_400
             }]}),
         ),
     )
-    .answers("204", ResponseBuilder::new().description("No method waits."))
+    .answers(
+        "204",
+        ResponseBuilder::new()
+            .description("No method waits.")
+            .header(header::TOMBOLO_INBOX, inbox_header()),
+    )
     .at_the_hub()
 }
 
@@ -140,7 +144,7 @@ pub(super) fn get_inbox() -> Call {
                         "body": "{\"hello\":1}", "encoding": "utf-8"
                     },
                     {
-                        "kind": "method", "request_id": "3-1f", "name": "reboot", "payload": {"delay_s": 5},
+                        "kind": "method", "request_id": "3.1f", "name": "reboot", "payload": {"delay_s": 5},
                         "deadline": "2026-01-01T00:00:30Z", "expires_in_ms": 29_400
                     },
                     {"kind": "desired", "version": 8, "properties": {"interval_s": 5, "$version": 8}}
@@ -153,19 +157,18 @@ pub(super) fn get_inbox() -> Call {
     .answers(
         "204",
         ResponseBuilder::new()
-            .description("Nothing waits.")
+            .description("Nothing waits, or nothing that the device does not have.")
             .header(header::TOMBOLO_INBOX, inbox_header()),
     )
     .at_the_hub()
-    .fails_with(&[Code::VersionConflict])
 }
 
 pub(super) fn settle() -> Call {
     Call::new(
         "inbox",
         "Settles many messages at once",
-        "Each settlement has a result of its own; one that fails does not stop the others. Settling twice is harmless: the \
-         second time says `lock_lost`.",
+        "Each settlement has a result of its own; one that fails does not stop the others. The same settlement again \
+         has the same answer; another one of the same message says `lock_lost`.",
     )
     .body(
         RequestBodyBuilder::new()
@@ -311,7 +314,7 @@ pub(super) fn get_openapi() -> Call {
         codes: vec![
             Code::InvalidRequest,
             Code::Misdirected,
-            Code::Throttled,
+            Code::HeadersTooLarge,
             Code::Internal,
             Code::Overloaded,
             Code::Stopping,
