@@ -16,7 +16,7 @@
 //!
 //! # Rules of the contract
 //!
-//! They are what a cluster can keep too, and [`conformance`] holds every engine to them:
+//! They are what a cluster can keep too, and the suite `conformance` (feature `test-util`) holds every engine to them:
 //!
 //! 1. One submission is one record; no call spans two records atomically.
 //! 2. Ids are opaque, and ordered inside one lane of one device only.

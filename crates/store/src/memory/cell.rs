@@ -46,7 +46,7 @@ impl Cell {
 
     /// Gives up what is over, and forgets what is old.
     pub(super) fn tidy(&self, engine: &Engine, now: Moment) {
-        let freed = self.lanes.lock().tidy(now);
+        let freed = self.lanes.lock().tidy(now.instant);
         engine.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
         let owner = Owner {
             identity: &self.identity,

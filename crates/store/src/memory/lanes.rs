@@ -8,7 +8,7 @@ use std::{
 use iothub::Timestamp;
 
 use super::{
-    MEMORY_OF_OUTCOMES, Moment,
+    MEMORY_OF_OUTCOMES,
     ring::Ring,
     waiters::{Waiters, resolved},
 };
@@ -142,7 +142,7 @@ impl Lanes {
         &mut self,
         lane: Lane,
         max: usize,
-        now: Moment,
+        now: Instant,
     ) -> (Vec<OutboxEntry>, usize) {
         let freed = self.give_up_overdue(now);
         let lane = self.lane(lane);
@@ -159,7 +159,7 @@ impl Lanes {
         &mut self,
         id: EntryId,
         outcome: &Outcome,
-        now: Moment,
+        now: Instant,
     ) -> Option<Box<Entry>> {
         let entry = self.lanes.iter_mut().find_map(|lane| {
             let at = lane.find(id).filter(|at| *at < lane.taken)?;
@@ -167,14 +167,14 @@ impl Lanes {
             lane.taken -= 1;
             lane.entries.remove(at)
         })?;
-        self.forget(&entry, outcome, now.instant);
+        self.forget(&entry, outcome, now);
         Some(entry)
     }
 
     /// Gives up what waits and is overdue, forgets old outcomes, and returns spare memory. Answers the bytes freed.
-    pub(super) fn tidy(&mut self, now: Moment) -> usize {
+    pub(super) fn tidy(&mut self, now: Instant) -> usize {
         let freed = self.give_up_overdue(now);
-        self.outcomes.forget_after(MEMORY_OF_OUTCOMES, now.instant);
+        self.outcomes.forget_after(MEMORY_OF_OUTCOMES, now);
         if self.count() == 0 {
             self.entry_by_submission = HashMap::new();
             for lane in &mut self.lanes {
@@ -185,8 +185,8 @@ impl Lanes {
     }
 
     /// Settles waiting entries whose deadline is over with [`Failure::HubTimeout`]. Answers their bytes.
-    pub(super) fn give_up_overdue(&mut self, now: Moment) -> usize {
-        if self.earliest_deadline.is_none_or(|at| now.instant < at) {
+    pub(super) fn give_up_overdue(&mut self, now: Instant) -> usize {
+        if self.earliest_deadline.is_none_or(|at| now < at) {
             return 0;
         }
         self.earliest_deadline = None;
@@ -194,13 +194,13 @@ impl Lanes {
         for lane in Lane::ALL {
             let taken = self.lane(lane).taken;
             for entry in self.lane(lane).entries.split_off(taken) {
-                if now.instant < entry.deadline {
+                if now < entry.deadline {
                     note_earlier(&mut self.earliest_deadline, entry.deadline);
                     self.lane(lane).entries.push_back(entry);
                     continue;
                 }
                 let outcome = Err(Failure::HubTimeout);
-                self.forget(&entry, &outcome, now.instant);
+                self.forget(&entry, &outcome, now);
                 freed += entry.size;
                 entry.resolve(outcome);
             }

@@ -1,16 +1,16 @@
 //! The inbox of one device, as a state machine. States of an entry: see `inbox.rs` of the contract.
 
+mod offered;
 mod past;
 
-use std::{
-    collections::VecDeque,
-    sync::Arc,
-    time::{Duration, Instant},
+use std::{collections::VecDeque, time::Duration};
+
+use iothub::Identity;
+
+use self::{
+    offered::{Message, Method, Offered},
+    past::Past,
 };
-
-use iothub::{CloudMessage, Identity, Timestamp};
-
-use self::past::Past;
 use super::{
     Config, Moment,
     token::Token,
@@ -18,8 +18,7 @@ use super::{
 };
 use crate::{
     AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, DeadLetter, DeliveryLease,
-    Desired, InboxEntry, InboxView, MessageEntry, MethodEntry, MethodRequestId, SettleError,
-    Settlement, Ticket,
+    Desired, InboxEntry, InboxView, MethodEntry, MethodRequestId, SettleError, Settlement, Ticket,
 };
 
 /// What one device has from the hub.
@@ -34,32 +33,6 @@ pub(super) struct Mailbox {
     /// The newest connection that has been withdrawn.
     withdrawn: Option<ConnectionEpoch>,
     next_sequence: u64,
-}
-
-/// Boxed, so that an empty mailbox stays small.
-enum Offered {
-    Message(Box<Message>),
-    Method(Box<Method>),
-}
-
-struct Message {
-    arrival: ArrivalId,
-    token: Token,
-    sequence: u64,
-    message: Arc<CloudMessage>,
-    delivery_count: u32,
-    arrived_at: Timestamp,
-    expires_at: Option<Timestamp>,
-    is_tied: bool,
-    /// The delivery lease, and until when it stands.
-    lease: Option<(Token, Instant)>,
-    tickets: Waiters<Settlement>,
-}
-
-struct Method {
-    arrival: ArrivalId,
-    entry: MethodEntry,
-    tickets: Waiters<Settlement>,
 }
 
 struct Settled {
@@ -480,60 +453,6 @@ impl Mailbox {
             Offered::Method(method) => Some(method.as_ref()),
             Offered::Message(_) => None,
         })
-    }
-}
-
-impl Offered {
-    const fn is_tied(&self) -> bool {
-        match self {
-            Self::Message(message) => message.is_tied,
-            Self::Method(_) => true,
-        }
-    }
-
-    const fn arrival(&self) -> ArrivalId {
-        match self {
-            Self::Message(message) => message.arrival,
-            Self::Method(method) => method.arrival,
-        }
-    }
-
-    fn has(&self, token: Token) -> bool {
-        match self {
-            Self::Message(message) => message.tokens().any(|other| other == token),
-            Self::Method(_) => false,
-        }
-    }
-}
-
-impl Message {
-    /// The token of the entry, then that of its delivery lease.
-    fn tokens(&self) -> impl Iterator<Item = Token> {
-        let lease = self.lease.map(|(token, _)| token);
-        std::iter::once(self.token).chain(lease)
-    }
-
-    fn is_settled_by(&self, token: Token, now: Moment) -> bool {
-        token == self.token || self.is_leased(now)
-    }
-
-    fn is_leased(&self, now: Moment) -> bool {
-        self.lease.is_some_and(|(_, until)| now.instant < until)
-    }
-
-    fn is_expired(&self, now: Moment) -> bool {
-        self.expires_at.is_some_and(|at| at <= now.timestamp)
-    }
-
-    fn to_entry(&self) -> MessageEntry {
-        MessageEntry {
-            token: self.token.to_lock_token(),
-            sequence: self.sequence,
-            message: Arc::clone(&self.message),
-            delivery_count: self.delivery_count,
-            arrived_at: self.arrived_at,
-            expires_at: self.expires_at,
-        }
     }
 }
 

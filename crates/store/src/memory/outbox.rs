@@ -94,7 +94,7 @@ impl Engine {
         if let Some(ticket) = lanes.rejoin(submission.id) {
             return Ok((ticket, false));
         }
-        let freed = lanes.give_up_overdue(now);
+        let freed = lanes.give_up_overdue(now.instant);
         self.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
         let is_full = lanes.count() >= self.config.outbox_entries
             || lanes.bytes().saturating_add(submission.size) > self.config.outbox_bytes;
@@ -146,14 +146,14 @@ impl OutboxReader for Reader {
     }
 
     async fn take(&mut self, lane: Lane, max: usize) -> Result<Vec<OutboxEntry>, StoreError> {
-        let now = self.engine.now();
+        let now = self.engine.clock.instant();
         let (entries, freed) = self.with_lanes(|lanes| lanes.take(lane, max, now))?;
         self.engine.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
         Ok(entries)
     }
 
     async fn settle(&mut self, id: EntryId, outcome: Outcome) -> Result<(), StoreError> {
-        let now = self.engine.now();
+        let now = self.engine.clock.instant();
         if let Some(entry) = self.with_lanes(|lanes| lanes.settle(id, &outcome, now))? {
             self.engine
                 .outbox_bytes

@@ -74,8 +74,8 @@ impl Engine {
     }
 
     fn hand_out(&self, node: &NodeId) -> Option<Identity> {
-        let now = self.now();
-        let is_ours = |cell: &Cell| self.tenures.is_free_for(node, cell.partition, now.instant);
+        let now = self.clock.instant();
+        let is_ours = |cell: &Cell| self.tenures.is_free_for(node, cell.partition, now);
         while let Some(cell) = self.wanted.pop(is_ours) {
             let mut presence = cell.presence.lock();
             let is_wanted = presence.is_needed() || {
@@ -84,7 +84,7 @@ impl Engine {
                 self.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
                 lanes.count() > 0
             };
-            if presence.dequeue(is_wanted, now.instant) {
+            if presence.dequeue(is_wanted, now) {
                 return Some(cell.identity.clone());
             }
         }

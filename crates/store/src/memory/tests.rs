@@ -2,14 +2,15 @@
 
 use std::{fs, path::Path};
 
+use futures_util::FutureExt as _;
 use iothub::{DeviceId, MethodName, MethodRequest, Telemetry};
 
 use super::*;
 use crate::{
     Arrival, ArrivalId, ConnectionEpoch, Failure, Inbox as _, Lane, Leases as _, LockToken,
-    MethodRequestId, Needs, NodeId, Outbox as _, Settlement, Signals as _, StoreError, Submission,
-    SubmissionId, SubmitError, Survival, TokenHash, TokenId, TokenRecord, Work,
-    conformance::ManualClock,
+    MethodRequestId, Needs, NodeId, Outbox as _, OutboxReader, Settlement, Signals as _,
+    StoreError, Submission, SubmissionId, SubmitError, Survival, TokenHash, TokenId, TokenRecord,
+    Work, conformance::ManualClock,
 };
 
 #[tokio::test]
@@ -123,6 +124,38 @@ async fn makes_no_promise_that_it_cannot_keep() {
     );
     let persisted = memory.persist(&identity("dev1"), SubmissionId(1)).await;
     assert_eq!(persisted, Err(StoreError::Volatile));
+}
+
+/// The contract lets a wait end for nothing; this engine's does not, so a full telemetry window costs no spinning.
+#[tokio::test]
+async fn a_lane_whose_reader_is_full_does_not_end_its_wait() {
+    let (memory, _) = memory(Config::default());
+    let device = identity("dev1");
+    let mut reader = open_lanes(&memory, &device).await;
+    for id in 1..=3 {
+        memory.submit(telemetry(&memory, id)).await.unwrap();
+    }
+    let taken = reader.take(Lane::Telemetry, 2).await.unwrap();
+    assert_eq!(reader.ready().now_or_never(), None);
+    memory.submit(telemetry(&memory, 4)).await.unwrap();
+    assert_eq!(reader.ready().now_or_never(), None);
+    let outcome = Err(Failure::HubUnavailable);
+    reader.settle(taken[0].id, outcome).await.unwrap();
+    assert_eq!(reader.ready().now_or_never(), Some(()));
+    reader.take(Lane::Telemetry, 9).await.unwrap();
+    assert_eq!(reader.ready().now_or_never(), None);
+}
+
+/// The contract lets a wake-up be missing; this engine's are not.
+#[tokio::test]
+async fn a_waiting_reader_that_is_out_is_woken() {
+    let (memory, _) = memory(Config::default());
+    let device = identity("dev1");
+    let mut older = open_lanes(&memory, &device).await;
+    let mut ready = older.ready();
+    assert_eq!((&mut ready).now_or_never(), None);
+    let _newer = open_lanes(&memory, &device).await;
+    assert_eq!(ready.now_or_never(), Some(()));
 }
 
 #[tokio::test]
@@ -272,6 +305,12 @@ fn memory(config: Config) -> (Memory, ManualClock) {
     let clock = ManualClock::new();
     let engine = Engine::open(config, Arc::new(clock.clone())).unwrap();
     (Memory(Arc::new(engine)), clock)
+}
+
+async fn open_lanes(memory: &Memory, device: &Identity) -> Box<dyn OutboxReader> {
+    let node = NodeId::new("a");
+    let lease = memory.acquire(&node, Partition::of(device)).await.unwrap();
+    memory.open(&lease, device).await.unwrap()
 }
 
 fn cells(memory: &Memory) -> usize {
