@@ -142,28 +142,52 @@ const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
-    #[test]
-    fn each_step_is_one_line_that_starts_with_curl() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = DataFolder::open(&parent.path().join("it's a folder")).unwrap();
+    fn lines(parent: &Path, folder: &str, id: &str) -> (DataFolder, Lines) {
+        let folder = DataFolder::open(&parent.join(folder)).unwrap();
         let curl = |name| Curl::new(&folder, name, &"secret".into()).unwrap();
-        let id = "a:1(b)'c$".parse().unwrap();
         let lines = Lines::new(
             &folder,
             curl("as-device"),
             curl("as-cloud"),
             "https://localhost:8443",
             "https://localhost:9443".into(),
-            &id,
+            &id.parse().unwrap(),
         );
-        let all = lines.all();
-        assert_eq!(all.len(), 12);
-        for (_, line) in all {
+        (folder, lines)
+    }
+
+    #[test]
+    fn each_step_is_one_line_that_starts_with_curl() {
+        let parent = tempfile::tempdir().unwrap();
+        let (_folder, lines) = lines(parent.path(), "it's a folder", "a:1(b)'c$");
+        for (_, line) in lines.all() {
             assert!(line.starts_with("curl "), "{line}");
             assert!(!line.contains('\n') && !line.contains("secret"), "{line}");
-            assert!(line.contains("a%3A1%28b%29%27c%24") || line.ends_with("/emulator/telemetry"));
+            assert!(
+                line.contains("/a%3A1%28b%29%27c%24") || line.ends_with("/emulator/telemetry"),
+                "{line}"
+            );
         }
+    }
+
+    #[test]
+    fn the_readme_has_the_same_lines() {
+        let readme = include_str!("../../../../README.md");
+        let parent = tempfile::tempdir().unwrap();
+        let (folder, lines) = lines(parent.path(), "tombolo-data", "watch-1");
+        let folder = folder.path().display().to_string();
+        let printed = lines.all().into_iter();
+        let printed: Vec<_> = printed
+            .map(|(_, line)| line.replace(&folder, "tombolo-data"))
+            .collect();
+        let shown: Vec<_> = readme
+            .lines()
+            .filter(|line| line.starts_with("curl "))
+            .collect();
+        assert_eq!(shown, printed);
     }
 }
