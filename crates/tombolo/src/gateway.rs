@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use front::Front;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use secrecy::SecretString;
 use store::{NodeId, Store};
 use tokio::task::JoinSet;
@@ -44,6 +45,7 @@ impl Gateway {
         admin_token: SecretString,
         listeners: Listeners,
     ) -> Result<Self> {
+        raise_limit_of_open_files();
         // Before anything that measures.
         let recorder = Recorder::install()?;
         let Config {
@@ -96,6 +98,16 @@ impl Gateway {
     #[cfg(feature = "emulator")]
     pub(crate) const fn front(&self) -> &front::Handle {
         &self.front
+    }
+}
+
+/// Every connection of a device and every session with the hub is an open file. Shells start programs with 1,024 of
+/// them, which is meant for those that use `select`; the system's own limit stays.
+fn raise_limit_of_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
     }
 }
 
