@@ -73,7 +73,7 @@ pub(crate) fn bearer(credential: &HeaderValue) -> Result<&str, AuthError> {
 }
 
 /// The one credential of a request. The same one in both headers, or twice in one, is one.
-fn credential(headers: &HeaderMap) -> Result<&HeaderValue, AuthError> {
+pub(crate) fn credential(headers: &HeaderMap) -> Result<&HeaderValue, AuthError> {
     let mut all = headers
         .get_all(header::AUTHORIZATION)
         .iter()

@@ -21,6 +21,8 @@
 mod admin;
 mod answer;
 mod extract;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod in_flight;
 mod inbox;
 pub(crate) mod listen;

@@ -52,7 +52,9 @@ fn is_batch(headers: &HeaderMap) -> bool {
 }
 
 /// The properties that stand in headers, their values as they stand: IoT Hub decodes nothing here.
-fn properties(headers: &HeaderMap) -> Result<(SystemProperties, iothub::Properties), BadRequest> {
+pub(super) fn properties(
+    headers: &HeaderMap,
+) -> Result<(SystemProperties, iothub::Properties), BadRequest> {
     let mut system = SystemProperties::default();
     let mut properties = iothub::Properties::new();
     for (name, value) in headers {
