@@ -327,7 +327,8 @@ impl Device {
         }
         self.report.messages = self.completed.len();
 
-        let twin = world.hub.twin(&world.device_id).unwrap();
+        let whom = world.hub.identity(world.device_id.clone(), None);
+        let twin = world.hub.twin(&whom).unwrap();
         let desired = self
             .desired
             .take()
@@ -429,7 +430,8 @@ impl Device {
             connect_timeout: Duration::ZERO,
         };
         let now = world.hub_now();
-        match world.hub.invoke_method(&world.device_id, call, now) {
+        let whom = world.hub.identity(world.device_id.clone(), None);
+        match world.hub.invoke_method(&whom, call, now) {
             Ok(id) => {
                 // Asleep for longer than anything on this network takes: nobody may claim that the device is there.
                 let is_long_asleep = !self.is_awake

@@ -170,7 +170,7 @@ impl Rig {
 
     /// The twin as the service sees it.
     pub fn twin(&self, device: &str) -> Value {
-        self.with_hub(|hub, _| hub.twin(&device.parse().unwrap()))
+        self.with_hub(|hub, _| hub.twin(&hub.identity(device.parse().unwrap(), None)))
             .unwrap()
     }
 
@@ -188,7 +188,7 @@ impl Rig {
 
     /// What the hub knows of a device's session.
     pub fn session(&self, device: &str) -> hub::SessionInfo {
-        self.with_hub(|hub, _| hub.session_info(&device.parse().unwrap()))
+        self.with_hub(|hub, _| hub.session_info(&hub.identity(device.parse().unwrap(), None)))
             .unwrap()
     }
 
@@ -311,6 +311,8 @@ impl Builder {
                 hash: TokenHash::of(&token_of(id.as_str())),
                 created_at: Timestamp::from(now),
                 expires_at: None,
+                scopes: store::Scopes::ALL,
+                origin: store::TokenOrigin::Operator,
             };
             store.registry.put_token(record).await.unwrap();
         }

@@ -5,11 +5,13 @@
 
 mod access;
 mod answer;
+mod authentication;
 mod devices;
 mod extract;
 mod faults;
 mod messages;
 mod methods;
+mod modules;
 mod telemetry;
 mod twins;
 
@@ -59,17 +61,26 @@ pub(crate) fn router(shell: Arc<Shell>, access: Access, limits: Limits) -> Route
         .route("/devices", get(devices::list))
         .route("/devices/", get(devices::list))
         .route("/devices/{id}", get(devices::read))
+        .route("/devices/{id}/modules", get(modules::list))
+        .route("/devices/{id}/modules/{module}", get(modules::read))
         .route("/statistics/devices", get(devices::count))
         .route("/statistics/service", get(devices::count_connected));
-    let registry_write =
-        Router::new().route("/devices/{id}", put(devices::write).delete(devices::remove));
+    let registry_write = Router::new()
+        .route("/devices/{id}", put(devices::write).delete(devices::remove))
+        .route(
+            "/devices/{id}/modules/{module}",
+            put(modules::write).delete(modules::remove),
+        );
+    let twin = || get(twins::read).patch(twins::merge).put(twins::replace);
     let service_connect = Router::new()
         .route("/devices/{id}/commands", delete(messages::purge))
+        .route("/twins/{id}", twin())
+        .route("/twins/{id}/modules/{module}", twin())
+        .route("/twins/{id}/methods", post(methods::invoke))
         .route(
-            "/twins/{id}",
-            get(twins::read).patch(twins::merge).put(twins::replace),
-        )
-        .route("/twins/{id}/methods", post(methods::invoke));
+            "/twins/{id}/modules/{module}/methods",
+            post(methods::invoke),
+        );
     let emulator = Router::new()
         .route("/emulator/devices/{id}/messages", post(messages::send))
         .route("/emulator/telemetry", get(telemetry::read))

@@ -44,7 +44,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use iothub::{DeviceId, HubName, MethodResponse, limits};
+use iothub::{HubName, MethodResponse, limits};
 
 pub use access::{Policy, Right};
 pub use clock::Now;
@@ -55,7 +55,9 @@ pub use feedback::{FeedbackRecord, FeedbackStatus};
 pub use messages::SentMessage;
 pub use methods::{CallId, MethodCall};
 pub use random::Random;
-pub use registry::{DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus, Statistics};
+pub use registry::{
+    DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus, ModuleInfo, ModuleSpec, Statistics,
+};
 pub use session::SessionInfo;
 pub use telemetry::{AuthScope, TelemetryPage, TelemetryRecord};
 pub(crate) use twin::NEVER;
@@ -65,7 +67,7 @@ use connection::Connection;
 use faults::Faults;
 use feedback::FeedbackLog;
 use methods::Call;
-use registry::Device;
+use registry::Registry;
 use telemetry::TelemetryLog;
 use timers::{Timer, Timers};
 
@@ -83,7 +85,7 @@ use timers::{Timer, Timers};
 pub struct Hub {
     config: Config,
     random: Random,
-    devices: BTreeMap<DeviceId, Device>,
+    registry: Registry,
     connections: HashMap<ConnectionId, Connection>,
     next_connection: u64,
     calls: BTreeMap<CallId, Call>,
@@ -185,7 +187,7 @@ impl Hub {
             feedback: FeedbackLog::new(config.feedback_records),
             config,
             random,
-            devices: BTreeMap::new(),
+            registry: Registry::default(),
             connections: HashMap::new(),
             next_connection: 0,
             calls: BTreeMap::new(),

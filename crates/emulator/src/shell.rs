@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use iothub::{DeviceId, MethodResponse};
+use iothub::{Identity, MethodResponse};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -128,10 +128,14 @@ impl Shell {
     }
 
     /// Invokes a method and waits for its end, which the hub bounds.
-    pub(crate) async fn invoke_method(&self, device: &DeviceId, call: MethodCall) -> MethodResult {
+    pub(crate) async fn invoke_method(
+        &self,
+        identity: &Identity,
+        call: MethodCall,
+    ) -> MethodResult {
         let (sender, receiver) = oneshot::channel();
         self.with_state(|state, now| {
-            let id = state.hub.invoke_method(device, call, now)?;
+            let id = state.hub.invoke_method(identity, call, now)?;
             state.callers.insert(id, sender);
             Ok(())
         })?;

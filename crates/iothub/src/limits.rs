@@ -11,6 +11,11 @@ pub const MESSAGE_ID_LENGTH: usize = 128;
 pub const CLOUD_MESSAGE_BYTES: usize = 64 * 1024;
 /// Cloud-to-device messages that wait for one device, locked ones included ("Understand cloud-to-device messaging").
 pub const CLOUD_MESSAGE_QUEUE: usize = 50;
+/// Seconds that a receiver over HTTPS may ask a cloud-to-device message to be locked for. "Understand cloud-to-device
+/// messaging" says that the lock is a minute; the SDKs ask for other times, and the hub's feedback queue allows 5 to 300.
+pub const CLOUD_MESSAGE_LOCK_S: std::ops::RangeInclusive<u64> = 1..=300;
+/// Seconds that a cloud-to-device message is locked for if its receiver does not say.
+pub const CLOUD_MESSAGE_LOCK_DEFAULT_S: u64 = 60;
 /// Deliveries after which a cloud-to-device message becomes a dead letter, by default.
 pub const CLOUD_MESSAGE_DELIVERIES: u32 = 10;
 /// Seconds that a cloud-to-device message lives if it does not say, by default.
@@ -38,6 +43,8 @@ pub const TWIN_STRING_BYTES: usize = 4096;
 /// Integers that a twin holds (EdgeHub's `ReportedPropertiesValidator`): 53 bits, signed.
 pub const TWIN_INTEGER: std::ops::RangeInclusive<i64> =
     -4_503_599_627_370_496..=4_503_599_627_370_495;
+/// Modules of one device ("IoT Hub quotas and throttling").
+pub const MODULES: usize = 20;
 /// Subscriptions of one session ("Understand and invoke direct methods").
 pub const SUBSCRIPTIONS: usize = 5;
 /// Bytes of an MQTT topic (MQTT 3.1.1, section 1.5.3).

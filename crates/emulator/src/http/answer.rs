@@ -1,8 +1,8 @@
 //! Errors in the hub's form.
 //!
 //! The header `iothub-errorcode` is what clients can rely on (live hub). The body is envelope 1,
-//! `{"Message":"ErrorCode:{name};{text}","ExceptionMessage":"Tracking ID:..."}`; for direct methods it holds envelope 2 as
-//! a string in `Message` (captures, 2018 and 2026).
+//! `{"Message":"ErrorCode:{name};{text}","ExceptionMessage":"Tracking ID:..."}`; for direct methods it holds envelope 2,
+//! `{"errorCode":...,"message":...}`, as a string in `Message` (captures, 2018 and 2026).
 
 use std::time::SystemTime;
 
@@ -24,8 +24,18 @@ pub(super) struct HttpError {
     /// `iothub-errorcode`
     name: &'static str,
     message: String,
-    /// Set for errors whose body nests an envelope 2.
-    nested: Option<u32>,
+    envelope: Envelope,
+}
+
+/// The form of the body.
+#[derive(Debug)]
+enum Envelope {
+    /// Envelope 1.
+    Plain,
+    /// Envelope 2 with this number, alone.
+    Coded(u32),
+    /// Envelope 1 around an envelope 2 with this number.
+    Nested(u32),
 }
 
 impl HttpError {
@@ -34,7 +44,7 @@ impl HttpError {
             status,
             name,
             message: message.into(),
-            nested: None,
+            envelope: Envelope::Plain,
         }
     }
 
@@ -49,16 +59,25 @@ impl HttpError {
 
 impl From<Error> for HttpError {
     fn from(error: Error) -> Self {
-        let is_nested = matches!(
-            error.code,
-            ErrorCode::DeviceNotOnline | ErrorCode::GatewayTimeout
-        );
         Self {
             status: StatusCode::from_u16(error.code.status())
                 .expect("the hub's numbers begin with an HTTP status"),
             name: error.code.name(),
             message: error.message,
-            nested: is_nested.then(|| error.code.number()),
+            envelope: Envelope::of(error.code),
+        }
+    }
+}
+
+impl Envelope {
+    /// Methods: captures; the module: azure-iot-sdk-csharp's `ErrorPayload2`.
+    fn of(code: ErrorCode) -> Self {
+        if matches!(code, ErrorCode::DeviceNotOnline | ErrorCode::GatewayTimeout) {
+            Self::Nested(code.number())
+        } else if code == ErrorCode::ModuleAlreadyExistsOnDevice {
+            Self::Coded(code.number())
+        } else {
+            Self::Plain
         }
     }
 }
@@ -66,23 +85,23 @@ impl From<Error> for HttpError {
 impl IntoResponse for HttpError {
     fn into_response(self) -> Response {
         let now = SystemTime::now();
-        let body = match self.nested {
-            None => json!({
+        let coded = |error_code, message| HubError {
+            error_code,
+            tracking_id: tracking_id(now),
+            message,
+            timestamp_utc: Timestamp::from(now).to_string(),
+            info: serde_json::Value::Null,
+        };
+        let body = match self.envelope {
+            Envelope::Plain => json!({
                 "Message": format!("ErrorCode:{};{}", self.name, self.message),
                 "ExceptionMessage": format!("Tracking ID:{}", tracking_id(now)),
             }),
-            Some(error_code) => {
-                let inner = HubError {
-                    error_code,
-                    tracking_id: tracking_id(now),
-                    message: self.message,
-                    timestamp_utc: Timestamp::from(now).to_string(),
-                    info: serde_json::Value::Null,
-                };
-                let inner =
-                    serde_json::to_string(&inner).expect("texts and a number have a JSON form");
-                json!({ "Message": inner, "ExceptionMessage": "" })
-            }
+            Envelope::Coded(number) => json!(coded(number, self.message)),
+            Envelope::Nested(number) => json!({
+                "Message": json!(coded(number, self.message)).to_string(),
+                "ExceptionMessage": "",
+            }),
         };
         let header = ("iothub-errorcode", HeaderValue::from_static(self.name));
         (self.status, [header], Json(body)).into_response()

@@ -5,16 +5,17 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, header::IF_MATCH},
 };
-use iothub::{DeviceId, ErrorCode, sas::Key};
+use iothub::{DeviceId, ErrorCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
     Http,
     answer::{HttpError, time_or_never},
-    extract::{JsonBody, Path, Query},
+    authentication::{self, Authentication},
+    extract::{JsonBody, Path, Query, device_id},
 };
-use crate::hub::{DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus, Error, IfMatch};
+use crate::hub::{DeviceInfo, DeviceSpec, DeviceStatus, Error, IfMatch};
 
 pub(super) async fn list(
     State(http): State<Http>,
@@ -63,10 +64,7 @@ pub(super) async fn remove(
     headers: HeaderMap,
 ) -> Result<StatusCode, HttpError> {
     let id = device_id(&id)?;
-    let if_match = if_match(&headers)?.ok_or_else(|| Error {
-        code: ErrorCode::PreconditionFailed,
-        message: "Etag missing".to_owned(),
-    })?;
+    let if_match = must_match(&headers)?;
     http.shell
         .with(|hub, now| hub.delete_device(&id, &if_match, now))?;
     Ok(StatusCode::NO_CONTENT)
@@ -86,12 +84,6 @@ pub(super) async fn count_connected(State(http): State<Http>) -> Json<Value> {
     Json(json!({ "connectedDeviceCount": numbers.connected }))
 }
 
-/// An id from a path, percent-decoded.
-pub(super) fn device_id(text: &str) -> Result<DeviceId, HttpError> {
-    text.parse()
-        .map_err(|error| HttpError::invalid(format!("The device id cannot be used: {error}.")))
-}
-
 /// The condition of a request, if it has one.
 pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, HttpError> {
     headers
@@ -102,6 +94,16 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<IfMatch>, HttpError
                 .map_err(|_| HttpError::invalid("If-Match is no text."))
         })
         .transpose()
+}
+
+/// The condition of a request that must have one (live hub).
+pub(super) fn must_match(headers: &HeaderMap) -> Result<IfMatch, HttpError> {
+    if_match(headers)?.ok_or_else(|| {
+        HttpError::from(Error {
+            code: ErrorCode::PreconditionFailed,
+            message: "Etag missing".to_owned(),
+        })
+    })
 }
 
 #[derive(Deserialize)]
@@ -128,21 +130,6 @@ enum Status {
     Disabled,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Authentication {
-    #[serde(rename = "type")]
-    kind: Option<String>,
-    symmetric_key: Option<SymmetricKey>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SymmetricKey {
-    primary_key: Option<String>,
-    secondary_key: Option<String>,
-}
-
 impl Body {
     fn into_spec(self, id: &DeviceId) -> Result<DeviceSpec, HttpError> {
         if self.device_id.is_some_and(|other| other != id.as_str()) {
@@ -150,53 +137,16 @@ impl Body {
                 "The deviceId in the body is not that of the path.",
             ));
         }
-        let keys = self.authentication.map(Authentication::into_keys);
+        let keys = authentication::keys(self.authentication)?;
         Ok(DeviceSpec {
             status: match self.status {
                 Status::Enabled => DeviceStatus::Enabled,
                 Status::Disabled => DeviceStatus::Disabled,
             },
             status_reason: self.status_reason,
-            keys: keys.transpose()?.flatten(),
+            keys,
         })
     }
-}
-
-impl Authentication {
-    /// `""` or nothing for both: the hub makes them. One alone is refused (live hub).
-    fn into_keys(self) -> Result<Option<DeviceKeys>, HttpError> {
-        match self.kind.as_deref() {
-            None | Some("sas") => {}
-            Some(kind @ ("selfSigned" | "certificateAuthority")) => {
-                return Err(HttpError::invalid(format!(
-                    "The emulator has no authentication of type {kind} yet, only sas."
-                )));
-            }
-            Some(kind) => {
-                return Err(HttpError::invalid(format!(
-                    "There is no authentication of type {kind}."
-                )));
-            }
-        }
-        let (primary, secondary) = self
-            .symmetric_key
-            .map_or((None, None), |keys| (keys.primary_key, keys.secondary_key));
-        let given = |key: Option<String>| key.filter(|key| !key.is_empty());
-        match (given(primary), given(secondary)) {
-            (None, None) => Ok(None),
-            (Some(primary), Some(secondary)) => Ok(Some(DeviceKeys {
-                primary: key("primaryKey", &primary)?,
-                secondary: key("secondaryKey", &secondary)?,
-            })),
-            (Some(_), None) | (None, Some(_)) => Err(HttpError::invalid(
-                "primaryKey and secondaryKey are given both or neither.",
-            )),
-        }
-    }
-}
-
-fn key(name: &str, text: &str) -> Result<Key, HttpError> {
-    Key::from_base64(text).map_err(|error| HttpError::invalid(format!("{name}: {error}.")))
 }
 
 fn to_json(info: &DeviceInfo) -> Value {
@@ -211,14 +161,7 @@ fn to_json(info: &DeviceInfo) -> Value {
         "statusUpdatedTime": time_or_never(info.status_updated_at),
         "lastActivityTime": time_or_never(info.last_activity_at),
         "cloudToDeviceMessageCount": info.cloud_messages,
-        "authentication": {
-            "symmetricKey": {
-                "primaryKey": info.keys.primary.to_base64(),
-                "secondaryKey": info.keys.secondary.to_base64(),
-            },
-            "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
-            "type": "sas",
-        },
+        "authentication": authentication::to_json(&info.keys),
         "capabilities": { "iotEdge": false },
     })
 }

@@ -5,8 +5,8 @@ use axum::{
     extract::{self, FromRequest, FromRequestParts, Request},
     http::{StatusCode, request::Parts},
 };
-use iothub::ErrorCode;
-use serde::de::DeserializeOwned;
+use iothub::{DeviceId, ErrorCode, Identity, ModuleId};
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::{Http, answer::HttpError};
@@ -20,6 +20,15 @@ pub(super) struct JsonBody<T>(pub(super) T);
 
 /// What a path names, percent-decoded.
 pub(super) struct Path<T>(pub(super) T);
+
+/// Whom a path names: `{id}`, and `{module}` if it has that part.
+pub(super) struct Whom(pub(super) Identity);
+
+#[derive(Deserialize)]
+struct Ids {
+    id: String,
+    module: Option<String>,
+}
 
 /// What a query says.
 pub(super) struct Query<T>(pub(super) T);
@@ -72,6 +81,29 @@ impl<T: DeserializeOwned + Send> FromRequestParts<Http> for Path<T> {
         path.map(|extract::Path(value)| Self(value))
             .map_err(|rejection| HttpError::invalid(rejection.body_text()))
     }
+}
+
+impl FromRequestParts<Http> for Whom {
+    type Rejection = HttpError;
+
+    async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, HttpError> {
+        let Path(Ids { id, module }) = Path::from_request_parts(parts, http).await?;
+        let device = device_id(&id)?;
+        let module = module.as_deref().map(module_id).transpose()?;
+        Ok(Self(http.shell.with(|hub, _| hub.identity(device, module))))
+    }
+}
+
+/// A device's id from a path, percent-decoded.
+pub(super) fn device_id(text: &str) -> Result<DeviceId, HttpError> {
+    text.parse()
+        .map_err(|error| HttpError::invalid(format!("The device id cannot be used: {error}.")))
+}
+
+/// A module's id from a path, percent-decoded.
+pub(super) fn module_id(text: &str) -> Result<ModuleId, HttpError> {
+    text.parse()
+        .map_err(|error| HttpError::invalid(format!("The module id cannot be used: {error}.")))
 }
 
 impl<T: DeserializeOwned> FromRequestParts<Http> for Query<T> {

@@ -8,8 +8,7 @@ use serde_json::{Value, json};
 use super::{
     Http,
     answer::HttpError,
-    devices::device_id,
-    extract::{Path, Payload, Query},
+    extract::{Path, Payload, Query, device_id},
 };
 use crate::hub::FeedbackRecord;
 

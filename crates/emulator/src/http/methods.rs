@@ -1,4 +1,4 @@
-//! `/twins/{id}/methods`: direct methods.
+//! `/twins/{id}/methods` and `/twins/{id}/modules/{module}/methods`: direct methods.
 
 use std::time::Duration;
 
@@ -11,17 +11,15 @@ use serde_json::{Value, json};
 use super::{
     Http,
     answer::HttpError,
-    devices::device_id,
-    extract::{JsonBody, Path},
+    extract::{JsonBody, Whom},
 };
 use crate::hub::MethodCall;
 
 pub(super) async fn invoke(
     State(http): State<Http>,
-    Path(id): Path<String>,
+    Whom(id): Whom,
     JsonBody(body): JsonBody<Body>,
 ) -> Result<Json<Value>, HttpError> {
-    let id = device_id(&id)?;
     let name = body
         .method_name
         .parse()

@@ -21,6 +21,7 @@ use axum::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use futures_util::stream;
+use iothub::ModuleId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::{sync::watch, time::timeout};
@@ -196,6 +197,8 @@ fn to_json(record: &TelemetryRecord) -> Value {
         "iothub-connection-device-id",
         Some(record.device_id.as_str()),
     );
+    let module = record.module_id.as_ref().map(ModuleId::as_str);
+    set("iothub-connection-module-id", module);
     set(
         "iothub-connection-auth-generation-id",
         Some(&record.generation_id),
@@ -234,6 +237,9 @@ fn to_json(record: &TelemetryRecord) -> Value {
         "systemProperties": system,
         "properties": properties,
     });
+    if let Some(module) = module {
+        json["moduleId"] = module.into();
+    }
     match std::str::from_utf8(&message.payload) {
         Ok(text) => json["body"] = text.into(),
         Err(_) => json["bodyBase64"] = BASE64.encode(&message.payload).into(),

@@ -1,28 +1,28 @@
-//! `/twins/{id}`: tags and desired properties.
+//! `/twins/{id}` and `/twins/{id}/modules/{module}`: tags and desired properties.
 
 use axum::{Json, extract::State, http::HeaderMap};
+use iothub::Identity;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{
     Http,
     answer::HttpError,
-    devices::{device_id, if_match},
-    extract::{JsonBody, Path},
+    devices::if_match,
+    extract::{JsonBody, Whom},
 };
 use crate::hub::TwinChange;
 
 pub(super) async fn read(
     State(http): State<Http>,
-    Path(id): Path<String>,
+    Whom(id): Whom,
 ) -> Result<Json<Value>, HttpError> {
-    let id = device_id(&id)?;
     Ok(Json(http.shell.with(|hub, _| hub.twin(&id))?))
 }
 
 pub(super) async fn merge(
     State(http): State<Http>,
-    Path(id): Path<String>,
+    Whom(id): Whom,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Body>,
 ) -> Result<Json<Value>, HttpError> {
@@ -35,7 +35,7 @@ pub(super) async fn merge(
 
 pub(super) async fn replace(
     State(http): State<Http>,
-    Path(id): Path<String>,
+    Whom(id): Whom,
     headers: HeaderMap,
     JsonBody(body): JsonBody<Body>,
 ) -> Result<Json<Value>, HttpError> {
@@ -49,15 +49,14 @@ pub(super) async fn replace(
 
 fn update(
     http: &Http,
-    id: &str,
+    id: &Identity,
     headers: &HeaderMap,
     change: TwinChange,
 ) -> Result<Json<Value>, HttpError> {
-    let id = device_id(id)?;
     let if_match = if_match(headers)?;
     let twin = http
         .shell
-        .with(|hub, now| hub.update_twin(&id, change, if_match.as_ref(), now))?;
+        .with(|hub, now| hub.update_twin(id, change, if_match.as_ref(), now))?;
     Ok(Json(twin))
 }
 

@@ -5,7 +5,7 @@ use iothub::{
     sas::{self, Key, Token},
 };
 
-use super::{AuthScope, DeviceStatus, Error, Hub, Now, Random};
+use super::{AuthScope, DeviceKeys, DeviceStatus, Error, Hub, Now, Random};
 
 /// A right that a policy grants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -16,7 +16,7 @@ pub enum Right {
     RegistryWrite,
     /// Twins, methods, cloud-to-device messages, telemetry.
     ServiceConnect,
-    /// Connect as any device.
+    /// Connect as any device or module.
     DeviceConnect,
 }
 
@@ -33,17 +33,17 @@ pub struct Policy {
     pub secondary: Key,
 }
 
-/// Proof that a device may connect.
+/// Proof that a device or module may connect.
 pub(super) struct DeviceAccess {
     pub(super) scope: AuthScope,
     pub(super) expires_at: Timestamp,
 }
 
-/// Why a device may not connect: for the hub's log. The device is never told.
+/// Why a device or module may not connect: for the hub's log. It is never told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Denied {
-    #[error("no such device")]
-    UnknownDevice,
+    #[error("no such device or module")]
+    UnknownIdentity,
     #[error("the device is disabled")]
     Disabled,
     #[error("the password is no shared access signature")]
@@ -82,6 +82,12 @@ impl Policy {
     }
 
     fn has_signed(&self, token: &Token) -> bool {
+        token.is_signed_by(&self.primary) | token.is_signed_by(&self.secondary)
+    }
+}
+
+impl DeviceKeys {
+    fn have_signed(&self, token: &Token) -> bool {
         token.is_signed_by(&self.primary) | token.is_signed_by(&self.secondary)
     }
 }
@@ -127,11 +133,12 @@ impl Hub {
         password: &str,
         now: Now,
     ) -> Result<DeviceAccess, Denied> {
+        let unknown = |_| Denied::UnknownIdentity;
         let device = self
-            .devices
-            .get(identity.device_id())
-            .filter(|_| identity.module_id().is_none())
-            .ok_or(Denied::UnknownDevice)?;
+            .registry
+            .device(identity.device_id())
+            .map_err(unknown)?;
+        let record = self.registry.record(identity).map_err(unknown)?;
         if device.status == DeviceStatus::Disabled {
             return Err(Denied::Disabled);
         }
@@ -143,12 +150,11 @@ impl Hub {
             return Err(Denied::OtherResource);
         }
         let (is_signed, scope) = match token.policy() {
-            None => {
-                let keys = &device.keys;
-                let is_signed =
-                    token.is_signed_by(&keys.primary) | token.is_signed_by(&keys.secondary);
-                (is_signed, AuthScope::Device)
+            // A device's key has the right to connect the device and its modules.
+            None if identity.module_id().is_some() && record.keys.have_signed(&token) => {
+                (true, AuthScope::Module)
             }
+            None => (device.record.keys.have_signed(&token), AuthScope::Device),
             Some(name) => {
                 let policy = self
                     .policy(name)

@@ -35,8 +35,7 @@ impl Hub {
             Err(why) => return Err(self.refuse(id, ConnectReturnCode::NotAuthorized, &why)),
         };
         let identity = admission.username.identity.clone();
-        let device_id = identity.device_id().clone();
-        if let Some(code) = self.faults.on_connect(&device_id) {
+        if let Some(code) = self.faults.on_connect(&identity) {
             return Err(self.refuse(id, code, "a fault asks for it"));
         }
         let will = connect
@@ -52,13 +51,13 @@ impl Hub {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.open(open);
         }
-        if let Some(device) = self.devices.get_mut(&device_id) {
-            device.connection = Some(id);
-            device.connections += 1;
+        if let Ok(record) = self.registry.record_mut(&identity) {
+            record.connection = Some(id);
+            record.connections += 1;
         }
         // Queued messages come right after CONNACK, before the client could SUBSCRIBE (freertos-samples issue 397).
-        self.deliver_messages(&device_id, now);
-        self.deliver_calls(&device_id, now);
+        self.deliver_messages(identity.device_id(), now);
+        self.deliver_calls(&identity, now);
         Ok(())
     }
 
@@ -103,21 +102,15 @@ impl Hub {
         is_clean: bool,
         now: Now,
     ) -> Result<bool, CloseReason> {
-        let device_id = identity.device_id();
-        let device = self
-            .devices
-            .get(device_id)
-            .ok_or(CloseReason::DeviceDeleted)?;
-        if let Some(older) = device.connection {
+        let gone = |_| CloseReason::IdentityDeleted;
+        let older = self.registry.record(identity).map_err(gone)?.connection;
+        if let Some(older) = older {
             // 400027 ConnectionForcefullyClosedOnNewConnection; the MQTT page: the older connection is dropped.
             self.close(older, CloseReason::TakenOver, now);
         }
-        let device = self
-            .devices
-            .get_mut(device_id)
-            .ok_or(CloseReason::DeviceDeleted)?;
-        device.connection_updated_at = Some(now.utc);
-        match &mut device.session {
+        let record = self.registry.record_mut(identity).map_err(gone)?;
+        record.connection_updated_at = Some(now.utc);
+        match &mut record.session {
             Some(session) if !is_clean => {
                 session.is_clean = false;
                 Ok(true)
@@ -139,20 +132,20 @@ impl Hub {
         now: Now,
     ) -> Result<Open, CloseReason> {
         let Admission { username, access } = admission;
-        let device_id = username.identity.device_id();
-        let device = self
-            .devices
-            .get_mut(device_id)
-            .ok_or(CloseReason::DeviceDeleted)?;
+        let identity = username.identity;
+        let record = self
+            .registry
+            .record_mut(&identity)
+            .map_err(|_| CloseReason::IdentityDeleted)?;
         let model_id: Option<Arc<str>> = username.model_id.map(Into::into);
         if let Some(model_id) = &model_id {
-            device.twin.announce_model(model_id);
+            record.twin.announce_model(model_id);
         }
-        let hold = self.faults.on_connected(device_id);
+        let hold = self.faults.on_connected(&identity);
         Ok(Open {
             stamps: Stamps {
-                device_id: device_id.clone(),
-                generation_id: Arc::clone(&device.generation_id),
+                identity: identity.clone(),
+                generation_id: Arc::clone(&record.generation_id),
                 scope: access.scope,
                 model_id,
             },
@@ -164,7 +157,7 @@ impl Hub {
             last_activity_at: now.utc,
             messages_held_until: hold.map(|hold| now.at + hold),
             held_pubacks: VecDeque::new(),
-            identity: username.identity,
+            identity,
         })
     }
 }

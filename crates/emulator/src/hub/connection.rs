@@ -62,12 +62,12 @@ pub enum CloseReason {
     /// The token that opened it has expired.
     #[error("the token has expired")]
     TokenExpired,
-    /// The identity was disabled.
+    /// The device was disabled, or the device that the module belongs to.
     #[error("the device was disabled")]
     DeviceDisabled,
-    /// The identity was deleted.
-    #[error("the device was deleted")]
-    DeviceDeleted,
+    /// The device or module was deleted.
+    #[error("the identity was deleted")]
+    IdentityDeleted,
     /// A PUBLISH with QoS 2.
     #[error("a PUBLISH with QoS 2")]
     Qos2,
@@ -280,10 +280,10 @@ impl Hub {
     /// Acknowledges a PUBLISH that was taken. Acknowledgements keep the order of the PUBLISHes (the protocol gateway
     /// does so), also when some are held back.
     fn acknowledge(&mut self, id: ConnectionId, packet_id: Option<u16>, now: Now) {
-        let (Some(packet_id), Ok(identity)) = (packet_id, self.identity(id)) else {
+        let (Some(packet_id), Ok(identity)) = (packet_id, self.speaker(id)) else {
             return;
         };
-        let delay = match self.faults.on_puback(identity.device_id()) {
+        let delay = match self.faults.on_puback(&identity) {
             Some(PubackFault::Swallow) => return,
             Some(PubackFault::Delay(delay)) => delay,
             None => Duration::ZERO,
@@ -367,14 +367,13 @@ impl Hub {
         let Phase::Open(open) = connection.phase else {
             return true;
         };
-        let device_id = open.identity.device_id();
-        if let Some(device) = self.devices.get_mut(device_id) {
-            device.connection = None;
-            device.connection_updated_at = Some(now.utc);
-            device.last_activity_at = Some(now.utc);
+        if let Ok(record) = self.registry.record_mut(&open.identity) {
+            record.connection = None;
+            record.connection_updated_at = Some(now.utc);
+            record.last_activity_at = Some(now.utc);
             // The MQTT page on clean session 1: subscriptions end with the connection.
-            device.session.take_if(|session| session.is_clean);
-            self.on_messages_interrupted(device_id, now);
+            record.session.take_if(|session| session.is_clean);
+            self.on_messages_interrupted(&open.identity, now);
         }
         // The MQTT page: the will is sent as telemetry when the connection ends abnormally.
         if let Some(will) = open.will.filter(|_| *reason != CloseReason::Disconnected) {
@@ -388,7 +387,7 @@ impl Hub {
     }
 
     /// Who a connection speaks for.
-    pub(super) fn identity(&mut self, id: ConnectionId) -> Result<Identity, CloseReason> {
+    pub(super) fn speaker(&mut self, id: ConnectionId) -> Result<Identity, CloseReason> {
         let open = self.open_mut(id).ok_or(CloseReason::NoConnect)?;
         Ok(open.identity.clone())
     }

@@ -1,6 +1,6 @@
 //! Why the hub refuses an operation.
 
-use iothub::{DeviceId, ErrorCode, HubError};
+use iothub::{DeviceId, ErrorCode, HubError, ModuleId};
 
 use super::{Hub, Now};
 
@@ -34,6 +34,13 @@ impl Error {
     /// `ErrorCode:DeviceNotFound;{deviceId}` (live hub). The Node SDK tells by this text that a device is missing.
     pub(super) fn device_not_found(device: &DeviceId) -> Self {
         Self::new(ErrorCode::DeviceNotFound, device.to_string())
+    }
+
+    pub(super) fn module_not_found(device: &DeviceId, module: &ModuleId) -> Self {
+        Self::new(
+            ErrorCode::ModuleNotFound,
+            format!("Device {device} has no module {module}."),
+        )
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use iothub::{DeviceId, ErrorCode};
+use iothub::{DeviceId, ErrorCode, Identity, ModuleId};
 use mqtt_protocol_core::mqtt::result_code::ConnectReturnCode;
 use serde::{Deserialize, Serialize};
 
@@ -65,9 +65,12 @@ pub enum ConnectRefusal {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
-    /// Only this device; all of them if absent.
+    /// Only this device and its modules; all devices if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<DeviceId>,
+    /// Only this module, of the device or of all devices.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub module: Option<ModuleId>,
     /// How many times; until it is cleared if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
@@ -100,8 +103,8 @@ pub(super) enum TwinFault {
 }
 
 impl Faults {
-    pub(super) fn on_connect(&mut self, device: &DeviceId) -> Option<ConnectReturnCode> {
-        self.take(device, |fault| {
+    pub(super) fn on_connect(&mut self, identity: &Identity) -> Option<ConnectReturnCode> {
+        self.take(identity, |fault| {
             if let Fault::RefuseConnect { code } = fault {
                 Some(code.to_return_code())
             } else {
@@ -110,8 +113,8 @@ impl Faults {
         })
     }
 
-    pub(super) fn on_connected(&mut self, device: &DeviceId) -> Option<Duration> {
-        self.take(device, |fault| {
+    pub(super) fn on_connected(&mut self, identity: &Identity) -> Option<Duration> {
+        self.take(identity, |fault| {
             if let Fault::HoldMessages { millis } = fault {
                 Some(Duration::from_millis(*millis))
             } else {
@@ -120,8 +123,8 @@ impl Faults {
         })
     }
 
-    pub(super) fn on_puback(&mut self, device: &DeviceId) -> Option<PubackFault> {
-        self.take(device, |fault| {
+    pub(super) fn on_puback(&mut self, identity: &Identity) -> Option<PubackFault> {
+        self.take(identity, |fault| {
             if let Fault::DelayPuback { millis } = fault {
                 Some(PubackFault::Delay(Duration::from_millis(*millis)))
             } else {
@@ -130,8 +133,8 @@ impl Faults {
         })
     }
 
-    pub(super) fn on_twin_request(&mut self, device: &DeviceId) -> Option<TwinFault> {
-        self.take(device, |fault| {
+    pub(super) fn on_twin_request(&mut self, identity: &Identity) -> Option<TwinFault> {
+        self.take(identity, |fault| {
             if let Fault::FailTwinRequests { status } = fault {
                 Some(TwinFault::Fail(*status))
             } else {
@@ -140,20 +143,19 @@ impl Faults {
         })
     }
 
-    pub(super) fn on_unsubscribe(&mut self, device: &DeviceId) -> bool {
+    pub(super) fn on_unsubscribe(&mut self, identity: &Identity) -> bool {
         let is_ignored = |fault: &Fault| matches!(fault, Fault::IgnoreUnsubscribe).then_some(());
-        self.take(device, is_ignored).is_some()
+        self.take(identity, is_ignored).is_some()
     }
 
-    /// The first rule for this device that `pick` wants, counted down.
-    fn take<T>(&mut self, device: &DeviceId, pick: impl Fn(&Fault) -> Option<T>) -> Option<T> {
+    /// The first rule for this identity that `pick` wants, counted down.
+    fn take<T>(&mut self, identity: &Identity, pick: impl Fn(&Fault) -> Option<T>) -> Option<T> {
         let (index, picked) = self
             .rules
             .iter()
             .enumerate()
             .find_map(|(index, (_, rule))| {
-                let is_meant = rule.device.as_ref().is_none_or(|wanted| wanted == device);
-                is_meant
+                rule.is_for(identity)
                     .then(|| pick(&rule.fault))
                     .flatten()
                     .map(|picked| (index, picked))
@@ -185,7 +187,7 @@ impl Hub {
             return invalid("status is 400 to 599");
         }
         if let Fault::DropConnection = rule.fault {
-            self.drop_connections(rule.device.as_ref(), now);
+            self.drop_connections(&rule, now);
             return Ok(None);
         }
         if self.faults.rules.len() >= RULES {
@@ -195,19 +197,6 @@ impl Hub {
         self.faults.next += 1;
         self.faults.rules.push((id, rule));
         Ok(Some(id))
-    }
-
-    /// Closes the connection of a device, or of all devices, without a word.
-    pub fn drop_connections(&mut self, device: Option<&DeviceId>, now: Now) {
-        let connections: Vec<_> = self
-            .devices
-            .iter()
-            .filter(|(id, _)| device.is_none_or(|wanted| wanted == *id))
-            .filter_map(|(_, device)| device.connection)
-            .collect();
-        for connection in connections {
-            self.close(connection, CloseReason::Dropped, now);
-        }
     }
 
     /// The rules in force, oldest first.
@@ -223,6 +212,23 @@ impl Hub {
             .rules
             .retain(|(rule, _)| id.is_some_and(|id| id != *rule));
         before - self.faults.rules.len()
+    }
+
+    fn drop_connections(&mut self, rule: &FaultRule, now: Now) {
+        let open = self.registry.iter().flat_map(|(_, d)| d.connections());
+        for connection in Vec::from_iter(open) {
+            if self.speaker(connection).is_ok_and(|who| rule.is_for(&who)) {
+                self.close(connection, CloseReason::Dropped, now);
+            }
+        }
+    }
+}
+
+impl FaultRule {
+    fn is_for(&self, identity: &Identity) -> bool {
+        let is_device = |device: &DeviceId| device == identity.device_id();
+        let is_module = |module: &ModuleId| Some(module) == identity.module_id();
+        self.device.as_ref().is_none_or(is_device) && self.module.as_ref().is_none_or(is_module)
     }
 }
 

@@ -4,7 +4,7 @@
 //! connection lives; it is sent again on the next one.
 
 use iothub::{
-    CloudMessage, DeviceId, ErrorCode, Timestamp, limits,
+    CloudMessage, DeviceId, ErrorCode, Identity, Timestamp, limits,
     topic::{self, ToDevice},
 };
 use mqtt_protocol_core::mqtt::packet::Qos;
@@ -38,10 +38,7 @@ impl Hub {
     ) -> Result<SentMessage, Error> {
         let ttl_end = now.utc.saturating_add(self.config.cloud_message_ttl);
         self.expire_messages(device_id, now);
-        let device = self
-            .devices
-            .get_mut(device_id)
-            .ok_or_else(|| Error::device_not_found(device_id))?;
+        let device = self.registry.device_mut(device_id)?;
         if device.queue.len() >= limits::CLOUD_MESSAGE_QUEUE {
             return Err(Error::new(
                 ErrorCode::DeviceMaximumQueueDepthExceeded,
@@ -85,10 +82,7 @@ impl Hub {
     ///
     /// There is no such device.
     pub fn purge_messages(&mut self, device_id: &DeviceId, now: Now) -> Result<usize, Error> {
-        let device = self
-            .devices
-            .get_mut(device_id)
-            .ok_or_else(|| Error::device_not_found(device_id))?;
+        let device = self.registry.device_mut(device_id)?;
         let purged = device.queue.purge();
         let count = purged.len();
         self.settle(device_id, purged, FeedbackStatus::Purged, now);
@@ -98,11 +92,12 @@ impl Hub {
     /// Sends what waits, as far as the window goes, if the device is connected and has subscribed.
     pub(super) fn deliver_messages(&mut self, device_id: &DeviceId, now: Now) {
         self.expire_messages(device_id, now);
-        let Some(device) = self.devices.get_mut(device_id) else {
+        let Ok(device) = self.registry.device_mut(device_id) else {
             return;
         };
-        let qos = device.session.as_ref().and_then(|s| s.cloud_message_qos());
-        let (Some(id), Some(qos)) = (device.connection, qos) else {
+        let session = device.record.session.as_ref();
+        let qos = session.and_then(|session| session.cloud_message_qos());
+        let (Some(id), Some(qos)) = (device.record.connection, qos) else {
             return;
         };
         let open = self.connections.get_mut(&id).and_then(|c| c.as_open_mut());
@@ -135,11 +130,14 @@ impl Hub {
         packet_id: u16,
         now: Now,
     ) -> Result<(), CloseReason> {
-        let identity = self.identity(id)?;
+        let identity = self.speaker(id)?;
         let device_id = identity.device_id();
-        let Some(device) = self.devices.get_mut(device_id) else {
+        let Ok(device) = self.registry.device_mut(device_id) else {
             return Ok(());
         };
+        if identity.module_id().is_some() {
+            return Ok(());
+        }
         match device.queue.acknowledge(packet_id) {
             Acknowledged::Completed(queued) => {
                 self.settle(device_id, vec![queued], FeedbackStatus::Success, now);
@@ -153,11 +151,15 @@ impl Hub {
         }
     }
 
-    /// The device's connection is gone.
-    pub(super) fn on_messages_interrupted(&mut self, device_id: &DeviceId, now: Now) {
-        let Some(device) = self.devices.get_mut(device_id) else {
+    /// The connection is gone: the device's, which has a queue, or a module's, which has none.
+    pub(super) fn on_messages_interrupted(&mut self, identity: &Identity, now: Now) {
+        let device_id = identity.device_id();
+        let Ok(device) = self.registry.device_mut(device_id) else {
             return;
         };
+        if identity.module_id().is_some() {
+            return;
+        }
         let dead = device.queue.interrupt(
             self.config.count_lost_deliveries,
             self.config.cloud_message_deliveries,
@@ -170,15 +172,15 @@ impl Hub {
     /// Fires at the expiry of a message, or earlier: no timer reaches further than a day, and the wall clock may be set.
     pub(super) fn on_messages_timer(&mut self, device_id: DeviceId, now: Now) {
         self.expire_messages(&device_id, now);
-        let device = self.devices.get(&device_id);
-        if let Some(next) = device.and_then(|device| device.queue.next_expiry()) {
+        let device = self.registry.device(&device_id);
+        if let Some(next) = device.ok().and_then(|device| device.queue.next_expiry()) {
             self.timers
                 .set(now.instant_of(next), Timer::Messages(device_id));
         }
     }
 
     pub(super) fn expire_messages(&mut self, device_id: &DeviceId, now: Now) {
-        let Some(device) = self.devices.get_mut(device_id) else {
+        let Ok(device) = self.registry.device_mut(device_id) else {
             return;
         };
         let expired = device.queue.expire(now.utc);
@@ -193,7 +195,7 @@ impl Hub {
         status: FeedbackStatus,
         now: Now,
     ) {
-        let Some(device) = self.devices.get(device_id) else {
+        let Ok(device) = self.registry.device(device_id) else {
             return;
         };
         for queued in messages {
@@ -207,7 +209,7 @@ impl Hub {
             if status.is_wanted(queued.message.ack) {
                 let id = queued.message.system.message_id;
                 self.feedback
-                    .push(device_id, &device.generation_id, id, status, now);
+                    .push(device_id, &device.record.generation_id, id, status, now);
             }
         }
     }

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use iothub::{
-    DeviceId, ErrorCode, MethodName, MethodResponse, limits,
+    ErrorCode, Identity, MethodName, MethodResponse, limits,
     topic::{RequestId, ToDevice},
 };
 
@@ -41,7 +41,8 @@ pub struct MethodCall {
 
 /// An invocation that is under way.
 pub(super) struct Call {
-    device_id: DeviceId,
+    /// For whom.
+    identity: Identity,
     state: State,
 }
 
@@ -69,27 +70,24 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// Unknown device, a payload or time that is not allowed, too many at once, or the device is not online and the caller
-    /// does not want to wait for it.
+    /// Unknown device or module, a payload or time that is not allowed, too many at once, or the device is not online and
+    /// the caller does not want to wait for it.
     pub fn invoke_method(
         &mut self,
-        device_id: &DeviceId,
+        identity: &Identity,
         call: MethodCall,
         now: Now,
     ) -> Result<CallId, Error> {
         check(&call)?;
-        let device = self
-            .devices
-            .get_mut(device_id)
-            .ok_or_else(|| Error::device_not_found(device_id))?;
-        if device.calls.len() >= self.config.methods_in_flight {
+        let record = self.registry.record_mut(identity)?;
+        if record.calls.len() >= self.config.methods_in_flight {
             return Err(Error::new(
                 ErrorCode::TooManyMethods,
                 "Too many direct methods in flight for the device.",
             ));
         }
-        let is_reachable = device.connection.is_some()
-            && device
+        let is_reachable = record.connection.is_some()
+            && record
                 .session
                 .as_ref()
                 .is_some_and(|session| session.takes_method(&call.name));
@@ -98,31 +96,31 @@ impl Hub {
         }
         let id = CallId(self.next_call);
         self.next_call += 1;
-        device.calls.insert(id);
+        record.calls.insert(id);
         let deadline = now.at + call.connect_timeout;
         self.timers.set(deadline, Timer::Call(id));
         self.calls.insert(
             id,
             Call {
-                device_id: device_id.clone(),
+                identity: identity.clone(),
                 state: State::AwaitingDevice { call, deadline },
             },
         );
-        self.deliver_calls(device_id, now);
+        self.deliver_calls(identity, now);
         Ok(id)
     }
 
-    /// Sends the calls that wait for a device, if it is connected and has subscribed to them.
-    pub(super) fn deliver_calls(&mut self, device_id: &DeviceId, now: Now) {
-        let Some(device) = self.devices.get(device_id) else {
+    /// Sends the calls that wait for an identity, if it is connected and has subscribed to them.
+    pub(super) fn deliver_calls(&mut self, identity: &Identity, now: Now) {
+        let Ok(record) = self.registry.record(identity) else {
             return;
         };
-        let (Some(id), Some(session)) = (device.connection, &device.session) else {
+        let (Some(id), Some(session)) = (record.connection, &record.session) else {
             return;
         };
         let open = self.connections.get_mut(&id).and_then(|c| c.as_open_mut());
         let Some(open) = open else { return };
-        for call_id in &device.calls {
+        for call_id in &record.calls {
             let Some(waiting) = self.calls.get_mut(call_id) else {
                 continue;
             };
@@ -199,8 +197,8 @@ impl Hub {
         let Some(call) = self.calls.remove(&id) else {
             return;
         };
-        if let Some(device) = self.devices.get_mut(&call.device_id) {
-            device.calls.remove(&id);
+        if let Ok(record) = self.registry.record_mut(&call.identity) {
+            record.calls.remove(&id);
         }
         if let State::Sent {
             connection, number, ..

@@ -1,13 +1,15 @@
 //! The identity registry ("Understand the identity registry in your IoT hub"; semantics measured on a live hub).
 
-use std::{collections::BTreeSet, sync::Arc};
+mod modules;
+mod record;
 
-use iothub::{DeviceId, ErrorCode, Timestamp, sas::Key};
+use std::{collections::BTreeMap, sync::Arc};
 
-use super::{
-    CallId, CloseReason, ConnectionId, Error, Hub, IfMatch, Now, Random, queue::Queue,
-    session::Session, twin::TwinRecord,
-};
+use iothub::{DeviceId, ErrorCode, Identity, ModuleId, Timestamp, sas::Key};
+
+pub use self::modules::{ModuleInfo, ModuleSpec};
+pub(super) use self::{modules::Module, record::Record};
+use super::{CloseReason, ConnectionId, Error, Hub, IfMatch, Now, Random, queue::Queue};
 
 /// Whether a device may connect.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -19,7 +21,7 @@ pub enum DeviceStatus {
     Disabled,
 }
 
-/// The two symmetric keys of a device; either signs.
+/// The two symmetric keys of a device or module; either signs.
 #[derive(Clone, Debug)]
 pub struct DeviceKeys {
     /// One.
@@ -77,28 +79,80 @@ pub struct Statistics {
     pub connected: usize,
 }
 
-/// All that the hub keeps for one device.
+/// All identities, by id.
+#[derive(Default)]
+pub(super) struct Registry(BTreeMap<DeviceId, Device>);
+
+/// A device, with what only a device has, and with its modules: they come and go with it.
 pub(super) struct Device {
-    pub(super) generation_id: Arc<str>,
-    pub(super) etag: String,
+    pub(super) record: Record,
     pub(super) status: DeviceStatus,
     pub(super) status_reason: Option<String>,
     pub(super) status_updated_at: Option<Timestamp>,
-    pub(super) keys: DeviceKeys,
-    pub(super) connection_updated_at: Option<Timestamp>,
-    pub(super) last_activity_at: Option<Timestamp>,
-    pub(super) twin: TwinRecord,
     pub(super) queue: Queue,
-    /// What outlives a connection; none before the first one, and after one with clean session 1.
-    pub(super) session: Option<Session>,
-    pub(super) connection: Option<ConnectionId>,
-    /// How many connections there have been.
-    pub(super) connections: u64,
-    /// Direct methods that wait for this device to connect or to answer.
-    pub(super) calls: BTreeSet<CallId>,
+    pub(super) modules: BTreeMap<ModuleId, Module>,
+}
+
+impl Registry {
+    /// # Errors
+    ///
+    /// There is no such device.
+    pub(super) fn device(&self, id: &DeviceId) -> Result<&Device, Error> {
+        self.0.get(id).ok_or_else(|| Error::device_not_found(id))
+    }
+
+    /// # Errors
+    ///
+    /// There is no such device.
+    pub(super) fn device_mut(&mut self, id: &DeviceId) -> Result<&mut Device, Error> {
+        self.0
+            .get_mut(id)
+            .ok_or_else(|| Error::device_not_found(id))
+    }
+
+    /// What device and module have in common.
+    ///
+    /// # Errors
+    ///
+    /// There is no such device, or no such module of it.
+    pub(super) fn record(&self, id: &Identity) -> Result<&Record, Error> {
+        let device = self.device(id.device_id())?;
+        match id.module_id() {
+            None => Ok(&device.record),
+            Some(module) => Ok(&device.module(id.device_id(), module)?.record),
+        }
+    }
+
+    /// Like [`Registry::record`].
+    ///
+    /// # Errors
+    ///
+    /// There is no such device, or no such module of it.
+    pub(super) fn record_mut(&mut self, id: &Identity) -> Result<&mut Record, Error> {
+        let device = self.device_mut(id.device_id())?;
+        match id.module_id() {
+            None => Ok(&mut device.record),
+            Some(module) => Ok(&mut device.module_mut(id.device_id(), module)?.record),
+        }
+    }
+
+    /// All devices, ordered by id.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&DeviceId, &Device)> {
+        self.0.iter()
+    }
 }
 
 impl Hub {
+    /// The name of a device of this hub, or of a module of it, whether there is one or not.
+    #[must_use]
+    pub fn identity(&self, device: DeviceId, module: Option<ModuleId>) -> Identity {
+        let hub = self.config.name.clone();
+        match module {
+            None => Identity::device(hub, device),
+            Some(module) => Identity::module(hub, device, module),
+        }
+    }
+
     /// Creates a device: `PUT` without `If-Match`.
     ///
     /// # Errors
@@ -110,20 +164,20 @@ impl Hub {
         spec: DeviceSpec,
         now: Now,
     ) -> Result<DeviceInfo, Error> {
-        if self.devices.contains_key(id) {
+        if self.registry.0.contains_key(id) {
             return Err(Error::new(
                 ErrorCode::DeviceAlreadyExists,
                 format!("A device with ID '{id}' is already registered."),
             ));
         }
-        if self.devices.len() >= DEVICES {
+        if self.registry.0.len() >= DEVICES {
             return Err(Error::new(
                 ErrorCode::TooManyDevices,
                 format!("The hub has {DEVICES} devices."),
             ));
         }
         let device = Device::new(spec, &mut self.random, now);
-        self.devices.insert(id.clone(), device);
+        self.registry.0.insert(id.clone(), device);
         self.device(id)
     }
 
@@ -139,30 +193,24 @@ impl Hub {
         if_match: &IfMatch,
         now: Now,
     ) -> Result<DeviceInfo, Error> {
-        let device = self
-            .devices
-            .get_mut(id)
-            .ok_or_else(|| Error::device_not_found(id))?;
-        if_match.check(&device.etag)?;
+        let device = self.registry.device_mut(id)?;
+        if_match.check(&device.record.etag)?;
         if device.status != spec.status {
             device.status_updated_at = Some(now.utc);
         }
         device.status = spec.status;
         device.status_reason = spec.status_reason;
-        device.keys = spec
-            .keys
-            .unwrap_or_else(|| DeviceKeys::mint(&mut self.random));
-        device.etag = self.random.etag();
-        if device.status == DeviceStatus::Disabled
-            && let Some(connection) = device.connection
-        {
-            // azure-iot-sdk-c issue 2300: a disabled device loses its connection.
-            self.close(connection, CloseReason::DeviceDisabled, now);
+        device.record.replace(spec.keys, &mut self.random);
+        if device.status == DeviceStatus::Disabled {
+            // azure-iot-sdk-c issue 2300: a disabled device loses its connection. Its modules cannot connect either.
+            for connection in device.connections() {
+                self.close(connection, CloseReason::DeviceDisabled, now);
+            }
         }
         self.device(id)
     }
 
-    /// Deletes a device with its twin, queue and session (live hub).
+    /// Deletes a device with its twin, modules, queue and sessions (live hub).
     ///
     /// # Errors
     ///
@@ -173,17 +221,19 @@ impl Hub {
         if_match: &IfMatch,
         now: Now,
     ) -> Result<(), Error> {
-        let device = self
-            .devices
-            .get(id)
-            .ok_or_else(|| Error::device_not_found(id))?;
-        if_match.check(&device.etag)?;
-        if let Some(connection) = device.connection {
-            self.close(connection, CloseReason::DeviceDeleted, now);
+        let device = self.registry.device(id)?;
+        if_match.check(&device.record.etag)?;
+        for connection in device.connections() {
+            self.close(connection, CloseReason::IdentityDeleted, now);
         }
-        let calls = self.devices.remove(id).map(|device| device.calls);
-        for call in calls.into_iter().flatten() {
-            self.finish_call(call, Err(Error::device_not_found(id)));
+        let Some(device) = self.registry.0.remove(id) else {
+            return Ok(());
+        };
+        let modules = device.modules.into_values().map(|module| module.record);
+        for record in std::iter::once(device.record).chain(modules) {
+            for call in record.calls {
+                self.finish_call(call, Err(Error::device_not_found(id)));
+            }
         }
         Ok(())
     }
@@ -194,17 +244,13 @@ impl Hub {
     ///
     /// There is no such device.
     pub fn device(&self, id: &DeviceId) -> Result<DeviceInfo, Error> {
-        let device = self
-            .devices
-            .get(id)
-            .ok_or_else(|| Error::device_not_found(id))?;
-        Ok(self.info(id, device))
+        Ok(self.info(id, self.registry.device(id)?))
     }
 
-    /// The first `top` identities by id.
+    /// The first `top` devices by id.
     #[must_use]
     pub fn devices(&self, top: usize) -> Vec<DeviceInfo> {
-        self.devices
+        self.registry
             .iter()
             .take(top)
             .map(|(id, device)| self.info(id, device))
@@ -214,72 +260,57 @@ impl Hub {
     /// Numbers over all devices.
     #[must_use]
     pub fn statistics(&self) -> Statistics {
-        let count = |is: fn(&Device) -> bool| self.devices.values().filter(|d| is(d)).count();
+        let count = |is: fn(&Device) -> bool| self.registry.iter().filter(|(_, d)| is(d)).count();
         Statistics {
             enabled: count(|d| d.status == DeviceStatus::Enabled),
             disabled: count(|d| d.status == DeviceStatus::Disabled),
-            connected: count(|d| d.connection.is_some()),
+            connected: count(|d| d.record.connection.is_some()),
         }
     }
 
     fn info(&self, id: &DeviceId, device: &Device) -> DeviceInfo {
+        let record = &device.record;
         DeviceInfo {
             device_id: id.clone(),
-            generation_id: Arc::clone(&device.generation_id),
-            etag: device.etag.clone(),
-            is_connected: device.connection.is_some(),
-            connection_updated_at: device.connection_updated_at,
+            generation_id: Arc::clone(&record.generation_id),
+            etag: record.etag.clone(),
+            is_connected: record.connection.is_some(),
+            connection_updated_at: record.connection_updated_at,
             status: device.status,
             status_reason: device.status_reason.clone(),
             status_updated_at: device.status_updated_at,
-            last_activity_at: self.last_activity(device),
+            last_activity_at: self.last_activity(record),
             cloud_messages: device.queue.len(),
-            keys: device.keys.clone(),
+            keys: record.keys.clone(),
         }
     }
 
-    /// While a connection is up it knows better than the device: telemetry stamps the connection alone.
-    pub(super) fn last_activity(&self, device: &Device) -> Option<Timestamp> {
-        let connection = device.connection.and_then(|id| self.connections.get(&id));
+    /// While a connection is up it knows better than the record: telemetry stamps the connection alone.
+    pub(super) fn last_activity(&self, record: &Record) -> Option<Timestamp> {
+        let connection = record.connection.and_then(|id| self.connections.get(&id));
         connection
             .and_then(|connection| connection.last_activity_at())
-            .max(device.last_activity_at)
+            .max(record.last_activity_at)
     }
 }
 
 impl Device {
     fn new(spec: DeviceSpec, random: &mut Random, now: Now) -> Self {
         Self {
-            // Eighteen digits ("Understand the identity registry"), here the time and a random number.
-            generation_id: format!(
-                "{:09}{}",
-                now.utc.unix_seconds() % 1_000_000_000,
-                random.number()
-            )
-            .into(),
-            etag: random.etag(),
+            record: Record::new(spec.keys, random, now),
             status: spec.status,
             status_reason: spec.status_reason,
             status_updated_at: None,
-            keys: spec.keys.unwrap_or_else(|| DeviceKeys::mint(random)),
-            connection_updated_at: None,
-            last_activity_at: None,
-            twin: TwinRecord::new(now),
             queue: Queue::default(),
-            session: None,
-            connection: None,
-            connections: 0,
-            calls: BTreeSet::new(),
+            modules: BTreeMap::new(),
         }
     }
-}
 
-impl DeviceKeys {
-    fn mint(random: &mut Random) -> Self {
-        Self {
-            primary: random.key(),
-            secondary: random.key(),
-        }
+    /// The connections of the device and its modules.
+    pub(super) fn connections(&self) -> Vec<ConnectionId> {
+        let modules = self.modules.values().map(|module| &module.record);
+        let records = std::iter::once(&self.record).chain(modules);
+        records.filter_map(|record| record.connection).collect()
     }
 }
 

@@ -6,19 +6,19 @@
 
 use std::collections::BTreeMap;
 
-use iothub::{DeviceId, Identity, MethodName, limits, topic::Filter};
+use iothub::{Identity, MethodName, limits, topic::Filter};
 use mqtt_protocol_core::mqtt::packet::Qos;
 
 use super::{CloseReason, ConnectionId, Error, Hub, Now, packet};
 
-/// A device's session as the emulator shows it to people and tests. A real hub shows none of it.
+/// The session of a device or module as the emulator shows it to people and tests. A real hub shows none of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SessionInfo {
     /// Whether a connection is up.
     pub is_connected: bool,
-    /// How many connections the hub has accepted from the device.
+    /// How many connections the hub has accepted.
     pub connections: u64,
-    /// The topic filters, as the device would write them.
+    /// The topic filters, as the client would write them.
     pub subscriptions: Vec<String>,
 }
 
@@ -51,22 +51,18 @@ impl Session {
 }
 
 impl Hub {
-    /// What a device has subscribed to, connected or not.
+    /// What a device or module has subscribed to, connected or not.
     ///
     /// # Errors
     ///
-    /// There is no such device.
-    pub fn session_info(&self, device_id: &DeviceId) -> Result<SessionInfo, Error> {
-        let device = self
-            .devices
-            .get(device_id)
-            .ok_or_else(|| Error::device_not_found(device_id))?;
-        let identity = Identity::device(self.config.name.clone(), device_id.clone());
-        let filters = device.session.iter().flat_map(|s| s.subscriptions.keys());
+    /// There is no such device or module.
+    pub fn session_info(&self, id: &Identity) -> Result<SessionInfo, Error> {
+        let record = self.registry.record(id)?;
+        let filters = record.session.iter().flat_map(|s| s.subscriptions.keys());
         Ok(SessionInfo {
-            is_connected: device.connection.is_some(),
-            connections: device.connections,
-            subscriptions: filters.map(|filter| filter.encode(&identity)).collect(),
+            is_connected: record.connection.is_some(),
+            connections: record.connections,
+            subscriptions: filters.map(|filter| filter.encode(id)).collect(),
         })
     }
 
@@ -77,9 +73,8 @@ impl Hub {
         filters: Vec<(String, Qos)>,
         now: Now,
     ) -> Result<(), CloseReason> {
-        let identity = self.identity(id)?;
-        let device = identity.device_id();
-        let session = self.session_mut(device).ok_or(CloseReason::NoConnect)?;
+        let identity = self.speaker(id)?;
+        let session = self.session_mut(&identity).ok_or(CloseReason::NoConnect)?;
         // A SUBSCRIBE that ends the connection leaves nothing in the session.
         let mut subscriptions = session.subscriptions.clone();
         let mut granted = Vec::with_capacity(filters.len());
@@ -102,8 +97,8 @@ impl Hub {
         session.subscriptions = subscriptions;
         self.outputs
             .transmit(id, packet::suback(packet_id, &granted));
-        self.deliver_messages(device, now);
-        self.deliver_calls(device, now);
+        self.deliver_messages(identity.device_id(), now);
+        self.deliver_calls(&identity, now);
         Ok(())
     }
 
@@ -113,10 +108,9 @@ impl Hub {
         packet_id: u16,
         filters: &[String],
     ) -> Result<(), CloseReason> {
-        let identity = self.identity(id)?;
-        let device = identity.device_id();
-        let is_ignored = self.faults.on_unsubscribe(device);
-        let session = self.session_mut(device).ok_or(CloseReason::NoConnect)?;
+        let identity = self.speaker(id)?;
+        let is_ignored = self.faults.on_unsubscribe(&identity);
+        let session = self.session_mut(&identity).ok_or(CloseReason::NoConnect)?;
         for filter in filters {
             let filter =
                 Filter::parse(filter, &identity).map_err(|_| CloseReason::FilterNotAllowed)?;
@@ -128,7 +122,7 @@ impl Hub {
         Ok(())
     }
 
-    fn session_mut(&mut self, device: &DeviceId) -> Option<&mut Session> {
-        self.devices.get_mut(device)?.session.as_mut()
+    fn session_mut(&mut self, id: &Identity) -> Option<&mut Session> {
+        self.registry.record_mut(id).ok()?.session.as_mut()
     }
 }

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use iothub::{DeviceId, Telemetry, Timestamp, limits};
+use iothub::{DeviceId, Identity, ModuleId, Telemetry, Timestamp, limits};
 
 use super::{CloseReason, ConnectionId, Hub, Now};
 
@@ -16,6 +16,8 @@ pub struct TelemetryRecord {
     pub sequence: u64,
     /// `iothub-connection-device-id`.
     pub device_id: DeviceId,
+    /// `iothub-connection-module-id`.
+    pub module_id: Option<ModuleId>,
     /// `iothub-connection-auth-generation-id`.
     pub generation_id: Arc<str>,
     /// From which `iothub-connection-auth-method` is made.
@@ -33,6 +35,8 @@ pub struct TelemetryRecord {
 pub enum AuthScope {
     /// The device's.
     Device,
+    /// The module's.
+    Module,
     /// A policy's.
     Hub,
 }
@@ -50,7 +54,7 @@ pub struct TelemetryPage {
 
 /// What is the same on all messages of one connection.
 pub(super) struct Stamps {
-    pub(super) device_id: DeviceId,
+    pub(super) identity: Identity,
     pub(super) generation_id: Arc<str>,
     pub(super) scope: AuthScope,
     pub(super) model_id: Option<Arc<str>>,
@@ -70,6 +74,7 @@ impl AuthScope {
     pub const fn auth_method(self) -> &'static str {
         match self {
             Self::Device => r#"{"scope":"device","type":"sas","issuer":"iothub"}"#,
+            Self::Module => r#"{"scope":"module","type":"sas","issuer":"iothub"}"#,
             Self::Hub => r#"{"scope":"hub","type":"sas","issuer":"iothub"}"#,
         }
     }
@@ -90,7 +95,8 @@ impl TelemetryLog {
         self.bytes += message.size();
         self.records.push_back(Arc::new(TelemetryRecord {
             sequence: self.next,
-            device_id: stamps.device_id.clone(),
+            device_id: stamps.identity.device_id().clone(),
+            module_id: stamps.identity.module_id().cloned(),
             generation_id: Arc::clone(&stamps.generation_id),
             scope: stamps.scope,
             model_id: stamps.model_id.clone(),

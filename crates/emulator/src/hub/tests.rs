@@ -6,6 +6,7 @@ mod connect;
 mod faults;
 mod messages;
 mod methods;
+mod modules;
 mod registry;
 mod telemetry;
 mod twin;
@@ -13,7 +14,7 @@ mod twin;
 use std::time::{Duration, Instant};
 
 use ::bytes::Bytes;
-use iothub::{Identity, Timestamp, connect::Username, sas, sas::Key};
+use iothub::{DeviceId, Identity, Timestamp, connect::Username, sas, sas::Key};
 use mqtt_protocol_core::mqtt::{
     common::Cursor,
     connection::{PacketBuildResult, PacketBuilder, PacketData},
@@ -172,8 +173,8 @@ impl Hello {
         Self::of("dev1")
     }
 
-    fn of(device: &str) -> Self {
-        let identity = Identity::device(HUB.parse().unwrap(), device.parse().unwrap());
+    fn of(id: &str) -> Self {
+        let identity = whom(id);
         Self {
             client_id: identity.client_id(),
             username: Username::new(identity.clone(), None).encode(),
@@ -299,6 +300,17 @@ fn key() -> Key {
 
 fn expiry() -> Timestamp {
     Timestamp::from_unix_seconds(1_767_225_600)
+}
+
+/// `{device}` or `{device}/{module}`
+fn whom(id: &str) -> Identity {
+    let hub = HUB.parse().unwrap();
+    match id.split_once('/') {
+        None => Identity::device(hub, id.parse().unwrap()),
+        Some((device, module)) => {
+            Identity::module(hub, device.parse().unwrap(), module.parse().unwrap())
+        }
+    }
 }
 
 fn dev1() -> DeviceId {

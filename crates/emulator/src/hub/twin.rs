@@ -4,14 +4,14 @@ mod metadata;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use iothub::{
-    DeviceId, ErrorCode, Timestamp, limits,
+    ErrorCode, Identity, Timestamp, limits,
     topic::{Filter, ToDevice},
     twin::{DesiredPatch, RuleBroken, Section, Twin, TwinVersion, check_patch, check_size, merge},
 };
 use serde_json::{Map, Value, json};
 
 use self::metadata::{Metadata, Stamp};
-use super::{DeviceStatus, Error, Hub, IfMatch, Now, packet, registry::Device};
+use super::{DeviceStatus, Error, Hub, IfMatch, Now, packet};
 
 /// What the service writes into a twin.
 #[derive(Clone, Debug)]
@@ -150,56 +150,11 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// There is no such device.
-    pub fn twin(&self, device_id: &DeviceId) -> Result<Value, Error> {
-        let device = self
-            .devices
-            .get(device_id)
-            .ok_or_else(|| Error::device_not_found(device_id))?;
-        Ok(self.twin_document(device_id, device))
-    }
-
-    /// Changes tags and desired properties, and tells the device if it listens. Returns the whole document.
-    ///
-    /// # Errors
-    ///
-    /// Unknown device, another entity tag, or a rule of the twin.
-    pub fn update_twin(
-        &mut self,
-        device_id: &DeviceId,
-        change: TwinChange,
-        if_match: Option<&IfMatch>,
-        now: Now,
-    ) -> Result<Value, Error> {
-        let device = self
-            .devices
-            .get_mut(device_id)
-            .ok_or_else(|| Error::device_not_found(device_id))?;
-        if let Some(if_match) = if_match {
-            if_match.check(&device.twin.etag())?;
-        }
-        let announcement = device
-            .twin
-            .change(change, now.utc)
-            .map_err(|broken| Error::new(ErrorCode::ArgumentInvalid, broken.to_string()))?;
-        // Not queued while the device is away, or has not subscribed ("Understand and use device twins").
-        let is_listening = device
-            .session
-            .as_ref()
-            .is_some_and(|session| session.has(&Filter::DesiredPatches));
-        if let (Some(change), Some(id), true) = (announcement, device.connection, is_listening) {
-            let version = Some(change.version);
-            let topic = ToDevice::DesiredPatch { version }.encode();
-            // Python and Node read the version from the body. QoS 0 whatever was subscribed (Embedded C's header).
-            let body = change.to_json().to_string();
-            self.outputs
-                .transmit(id, packet::publish(&topic, body.as_bytes()));
-        }
-        self.twin(device_id)
-    }
-
-    fn twin_document(&self, device_id: &DeviceId, device: &Device) -> Value {
-        let twin = &device.twin;
+    /// There is no such device or module.
+    pub fn twin(&self, id: &Identity) -> Result<Value, Error> {
+        let device = self.registry.device(id.device_id())?;
+        let record = self.registry.record(id).map_err(without_module)?;
+        let twin = &record.twin;
         let time = |at: Option<Timestamp>| at.map_or_else(|| NEVER.to_owned(), |at| at.to_string());
         let section = |section: &Section, metadata: &Metadata| {
             let mut object = section.properties.clone();
@@ -207,16 +162,16 @@ impl Hub {
             object.insert("$version".to_owned(), section.version.0.into());
             object
         };
-        json!({
-            "deviceId": device_id,
+        let mut document = json!({
+            "deviceId": id.device_id(),
             "etag": twin.etag(),
-            "deviceEtag": device.etag,
+            "deviceEtag": record.etag,
             "status": device.status.as_str(),
             "statusReason": device.status_reason,
             "statusUpdateTime": time(device.status_updated_at),
-            "connectionState": if device.connection.is_some() { "Connected" } else { "Disconnected" },
-            "lastActivityTime": time(self.last_activity(device)),
-            "cloudToDeviceMessageCount": device.queue.len(),
+            "connectionState": if record.connection.is_some() { "Connected" } else { "Disconnected" },
+            "lastActivityTime": time(self.last_activity(record)),
+            "cloudToDeviceMessageCount": if id.module_id().is_none() { device.queue.len() } else { 0 },
             "authenticationType": "sas",
             "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
             "modelId": twin.model_id,
@@ -226,8 +181,50 @@ impl Hub {
                 "desired": section(&twin.desired, &twin.desired_metadata),
                 "reported": section(&twin.reported, &twin.reported_metadata),
             },
-            "capabilities": { "iotEdge": false },
-        })
+        });
+        match id.module_id() {
+            Some(module) => document["moduleId"] = json!(module),
+            None => document["capabilities"] = json!({ "iotEdge": false }),
+        }
+        Ok(document)
+    }
+
+    /// Changes tags and desired properties, and tells the device or module if it listens. Returns the whole document.
+    ///
+    /// # Errors
+    ///
+    /// Unknown device or module, another entity tag, or a rule of the twin.
+    pub fn update_twin(
+        &mut self,
+        id: &Identity,
+        change: TwinChange,
+        if_match: Option<&IfMatch>,
+        now: Now,
+    ) -> Result<Value, Error> {
+        let record = self.registry.record_mut(id).map_err(without_module)?;
+        if let Some(if_match) = if_match {
+            if_match.check(&record.twin.etag())?;
+        }
+        let announcement = record
+            .twin
+            .change(change, now.utc)
+            .map_err(|broken| Error::new(ErrorCode::ArgumentInvalid, broken.to_string()))?;
+        // Not queued while the device is away, or has not subscribed ("Understand and use device twins").
+        let is_listening = record
+            .session
+            .as_ref()
+            .is_some_and(|session| session.has(&Filter::DesiredPatches));
+        if let (Some(change), Some(connection), true) =
+            (announcement, record.connection, is_listening)
+        {
+            let version = Some(change.version);
+            let topic = ToDevice::DesiredPatch { version }.encode();
+            // Python and Node read the version from the body. QoS 0 whatever was subscribed (Embedded C's header).
+            let body = change.to_json().to_string();
+            self.outputs
+                .transmit(connection, packet::publish(&topic, body.as_bytes()));
+        }
+        self.twin(id)
     }
 }
 
@@ -239,6 +236,14 @@ impl DeviceStatus {
             Self::Enabled => "enabled",
             Self::Disabled => "disabled",
         }
+    }
+}
+
+/// The twin of a module that is not there gets `DeviceNotFound` (live hub).
+fn without_module(error: Error) -> Error {
+    Error {
+        code: ErrorCode::DeviceNotFound,
+        ..error
     }
 }
 

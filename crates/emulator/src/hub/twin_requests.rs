@@ -17,12 +17,11 @@ impl Hub {
         if self.is_diverted(id, &rid, now) {
             return;
         }
-        let device = self
-            .identity(id)
-            .ok()
-            .and_then(|identity| self.devices.get(identity.device_id()));
-        if let Some(device) = device {
-            let body = device.twin.for_device().to_json().to_string();
+        let Ok(identity) = self.speaker(id) else {
+            return;
+        };
+        if let Ok(record) = self.registry.record(&identity) {
+            let body = record.twin.for_device().to_json().to_string();
             self.answer(id, 200, rid, None, body.as_bytes());
         }
     }
@@ -48,7 +47,7 @@ impl Hub {
     }
 
     fn report(&mut self, id: ConnectionId, body: &[u8], now: Now) -> Result<TwinVersion, Error> {
-        let gone = || Error::new(ErrorCode::DeviceNotFound, "the device is gone");
+        let gone = || Error::new(ErrorCode::DeviceNotFound, "the connection is gone");
         let open = self.open_mut(id).ok_or_else(gone)?;
         if !open.has_api_version {
             // andriyadi PR 5: without an api-version in the username the hub answers 400.
@@ -65,11 +64,8 @@ impl Hub {
             }
             ParseTwinError::Rule(broken) => invalid(broken.to_string()),
         })?;
-        let device = self
-            .devices
-            .get_mut(identity.device_id())
-            .ok_or_else(gone)?;
-        device
+        self.registry
+            .record_mut(&identity)?
             .twin
             .report(patch.as_map(), now.utc)
             .map_err(|broken| invalid(broken.to_string()))
@@ -77,10 +73,10 @@ impl Hub {
 
     /// Whether a fault has dealt with a request.
     fn is_diverted(&mut self, id: ConnectionId, rid: &RequestId, now: Now) -> bool {
-        let Ok(identity) = self.identity(id) else {
+        let Ok(identity) = self.speaker(id) else {
             return true;
         };
-        match self.faults.on_twin_request(identity.device_id()) {
+        match self.faults.on_twin_request(&identity) {
             None => false,
             Some(TwinFault::Ignore) => true,
             Some(TwinFault::Fail(status)) => {
@@ -105,12 +101,15 @@ impl Hub {
         version: Option<TwinVersion>,
         body: &[u8],
     ) {
-        let session = self
-            .identity(id)
+        let Ok(identity) = self.speaker(id) else {
+            return;
+        };
+        let session = self.registry.record(&identity).map(|r| r.session.as_ref());
+        if session
             .ok()
-            .and_then(|identity| self.devices.get(identity.device_id()))
-            .and_then(|device| device.session.as_ref());
-        if session.is_some_and(|session| session.has(&Filter::TwinResponses)) {
+            .flatten()
+            .is_some_and(|session| session.has(&Filter::TwinResponses))
+        {
             let topic = ToDevice::TwinResponse {
                 status,
                 rid,

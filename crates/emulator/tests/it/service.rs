@@ -92,6 +92,72 @@ async fn a_device_is_created_read_changed_listed_and_deleted() {
 }
 
 #[tokio::test]
+async fn a_module_is_created_read_changed_listed_and_deleted() {
+    let rig = Rig::start().await;
+    let at = |method, path: &str| rig.cloud.request(method, path);
+    // As the Node SDK does it.
+    let body = json!({"deviceId": "dev1", "moduleId": "mod1", "authentication": {"type": "sas", "symmetricKey": {"primaryKey": "", "secondaryKey": ""}}});
+    let put = || at(Method::PUT, "/devices/dev1/modules/mod1").json(&body);
+    let created = put().send().await.unwrap();
+    assert_eq!(created.status(), StatusCode::OK);
+    let created: Value = created.json().await.unwrap();
+    assert_eq!(created["moduleId"], "mod1");
+    assert!(created.get("status").is_none(), "modules have no status");
+
+    let again = put().send().await.unwrap();
+    assert_eq!(again.status(), StatusCode::CONFLICT);
+    assert_eq!(
+        again.headers()["iothub-errorcode"],
+        "ModuleAlreadyExistsOnDevice"
+    );
+    let again: Value = again.json().await.unwrap();
+    assert_eq!(again["errorCode"], 409_301);
+    assert_eq!(
+        again["message"],
+        "Device dev1 in IotHub hub.example already contains Module mod1."
+    );
+
+    let managed = json!({"managedBy": "me", "authentication": created["authentication"]});
+    let changed = at(Method::PUT, "/devices/dev1/modules/mod1")
+        .header(IF_MATCH, "*")
+        .json(&managed);
+    let changed: Value = changed.send().await.unwrap().json().await.unwrap();
+    assert_eq!(changed["managedBy"], "me");
+    assert_eq!(changed["authentication"], created["authentication"]);
+    let list: Value = rig
+        .cloud
+        .get("/devices/dev1/modules")
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(list, json!([changed]));
+
+    let twin = at(Method::PATCH, "/twins/dev1/modules/mod1")
+        .json(&json!({"tags": {"a": 1}}))
+        .send();
+    let twin: Value = twin.await.unwrap().json().await.unwrap();
+    assert_eq!(
+        (&twin["moduleId"], &twin["tags"]["a"]),
+        (&json!("mod1"), &json!(1))
+    );
+    let call = at(Method::POST, "/twins/dev1/modules/mod1/methods")
+        .json(&json!({"methodName": "m"}))
+        .send();
+    let call = call.await.unwrap();
+    assert_eq!(call.headers()["iothub-errorcode"], "DeviceNotOnline");
+
+    let delete = || at(Method::DELETE, "/devices/dev1/modules/mod1").header(IF_MATCH, "*");
+    let gone = delete().send().await.unwrap();
+    assert_eq!(gone.status(), StatusCode::NO_CONTENT);
+    let missing = delete().send().await.unwrap();
+    assert_eq!(missing.headers()["iothub-errorcode"], "ModuleNotFound");
+    assert_eq!(missing.status(), StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
 async fn a_twin_is_replaced_and_guarded_by_its_etag() {
     let rig = Rig::start().await;
     let put = |etag: &str, body: Value| {

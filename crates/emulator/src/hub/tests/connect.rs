@@ -83,7 +83,7 @@ fn a_wrong_credential_is_refused_with_5_whatever_is_wrong() {
     ] {
         assert_refused(&mut rig, &with(password), why);
     }
-    assert_refused(&mut rig, &Hello::of("dev2"), "no such device");
+    assert_refused(&mut rig, &Hello::of("dev2"), "no such device or module");
 }
 
 #[test]

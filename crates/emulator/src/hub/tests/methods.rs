@@ -12,7 +12,7 @@ fn call(name: &str) -> MethodCall {
 }
 
 fn invoke(rig: &mut Rig, call: MethodCall) -> Result<CallId, Error> {
-    rig.hub.invoke_method(&dev1(), call, rig.now)
+    rig.hub.invoke_method(&whom("dev1"), call, rig.now)
 }
 
 #[track_caller]
@@ -69,9 +69,7 @@ fn without_connection_or_subscription_the_device_is_not_online() {
     invoke(&mut rig, call("m")).unwrap();
     rig.send(id, &unsubscribe(2, METHODS));
     assert_code(invoke(&mut rig, call("m")), ErrorCode::DeviceNotOnline);
-    let unknown = rig
-        .hub
-        .invoke_method(&"dev2".parse().unwrap(), call("m"), rig.now);
+    let unknown = rig.hub.invoke_method(&whom("dev2"), call("m"), rig.now);
     assert_code(unknown, ErrorCode::DeviceNotFound);
 }
 

@@ -61,8 +61,8 @@ fn delete_takes_twin_queue_session_and_connection() {
     rig.hub
         .delete_device(&dev1(), &IfMatch::Any, rig.now)
         .unwrap();
-    assert_eq!(rig.got(id), [Got::Closed(CloseReason::DeviceDeleted)]);
-    assert_code(rig.hub.twin(&dev1()), ErrorCode::DeviceNotFound);
+    assert_eq!(rig.got(id), [Got::Closed(CloseReason::IdentityDeleted)]);
+    assert_code(rig.hub.twin(&whom("dev1")), ErrorCode::DeviceNotFound);
     rig.add_device("dev1");
     assert_eq!(rig.connect().1, [Got::accepted(false)]);
 }

@@ -11,7 +11,9 @@ fn patch(rig: &mut Rig, desired: Value) -> Value {
         tags: None,
         desired: Some(object(desired)),
     };
-    rig.hub.update_twin(&dev1(), change, None, rig.now).unwrap()
+    rig.hub
+        .update_twin(&whom("dev1"), change, None, rig.now)
+        .unwrap()
 }
 
 fn json(got: &Got) -> Value {
@@ -69,7 +71,7 @@ fn an_error_has_a_status_and_a_body() {
         assert!(answer["info"].is_null());
     }
     assert_eq!(
-        rig.hub.twin(&dev1()).unwrap()["properties"]["reported"]["$version"],
+        rig.hub.twin(&whom("dev1")).unwrap()["properties"]["reported"]["$version"],
         1
     );
 }
@@ -135,7 +137,10 @@ fn a_replacement_is_announced_by_existence() {
         tags: Map::new(),
         desired: object(json!({"a": 1, "c": 100, "o": {"x": 1}})),
     };
-    let twin = rig.hub.update_twin(&dev1(), change, None, rig.now).unwrap();
+    let twin = rig
+        .hub
+        .update_twin(&whom("dev1"), change, None, rig.now)
+        .unwrap();
     let announced = json(&rig.got(id)[0]);
     assert_eq!(
         announced,
@@ -169,9 +174,9 @@ fn every_property_that_was_sent_is_stamped() {
 fn the_etag_moves_with_the_service_only_and_guards() {
     let mut rig = Rig::new();
     let id = rig.subscribed(&[(TWIN_ANSWERS, 0)]);
-    assert_eq!(rig.hub.twin(&dev1()).unwrap()["etag"], "AAAAAAAAAAE=");
+    assert_eq!(rig.hub.twin(&whom("dev1")).unwrap()["etag"], "AAAAAAAAAAE=");
     rig.send(id, &publish(REPORT, b"{}", None));
-    assert_eq!(rig.hub.twin(&dev1()).unwrap()["etag"], "AAAAAAAAAAE=");
+    assert_eq!(rig.hub.twin(&whom("dev1")).unwrap()["etag"], "AAAAAAAAAAE=");
     let change = || TwinChange::Merge {
         tags: Some(object(json!({"room": 1}))),
         desired: None,
@@ -179,7 +184,7 @@ fn the_etag_moves_with_the_service_only_and_guards() {
     let first = IfMatch::parse("\"AAAAAAAAAAE=\"");
     let twin = rig
         .hub
-        .update_twin(&dev1(), change(), Some(&first), rig.now)
+        .update_twin(&whom("dev1"), change(), Some(&first), rig.now)
         .unwrap();
     assert_eq!(
         (&twin["etag"], &twin["tags"]),
@@ -188,7 +193,7 @@ fn the_etag_moves_with_the_service_only_and_guards() {
     assert_eq!(twin["properties"]["desired"]["$version"], 1);
     let stale = rig
         .hub
-        .update_twin(&dev1(), change(), Some(&first), rig.now);
+        .update_twin(&whom("dev1"), change(), Some(&first), rig.now);
     assert_eq!(stale.unwrap_err().code, ErrorCode::PreconditionFailed);
 }
 
@@ -203,10 +208,10 @@ fn tags_have_a_limit_of_their_own_and_a_broken_rule_changes_nothing() {
     };
     let error = rig
         .hub
-        .update_twin(&dev1(), change, None, rig.now)
+        .update_twin(&whom("dev1"), change, None, rig.now)
         .unwrap_err();
     assert_eq!(error.code, ErrorCode::ArgumentInvalid);
-    let twin = rig.hub.twin(&dev1()).unwrap();
+    let twin = rig.hub.twin(&whom("dev1")).unwrap();
     assert_eq!(
         (&twin["etag"], &twin["tags"]),
         (&json!("AAAAAAAAAAE="), &json!({}))

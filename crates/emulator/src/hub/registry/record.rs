@@ -1,0 +1,63 @@
+//! What the hub keeps for whoever connects, device or module.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use iothub::Timestamp;
+
+use super::DeviceKeys;
+use crate::hub::{CallId, ConnectionId, Now, Random, session::Session, twin::TwinRecord};
+
+/// An identity with its twin and its session.
+pub(in crate::hub) struct Record {
+    pub(in crate::hub) generation_id: Arc<str>,
+    pub(in crate::hub) etag: String,
+    pub(in crate::hub) keys: DeviceKeys,
+    pub(in crate::hub) connection_updated_at: Option<Timestamp>,
+    pub(in crate::hub) last_activity_at: Option<Timestamp>,
+    pub(in crate::hub) twin: TwinRecord,
+    /// What outlives a connection; none before the first one, and after one with clean session 1.
+    pub(in crate::hub) session: Option<Session>,
+    pub(in crate::hub) connection: Option<ConnectionId>,
+    /// How many connections there have been.
+    pub(in crate::hub) connections: u64,
+    /// Direct methods that wait for this identity to connect or to answer.
+    pub(in crate::hub) calls: BTreeSet<CallId>,
+}
+
+impl Record {
+    pub(super) fn new(keys: Option<DeviceKeys>, random: &mut Random, now: Now) -> Self {
+        Self {
+            // Eighteen digits ("Understand the identity registry"), here the time and a random number.
+            generation_id: format!(
+                "{:09}{}",
+                now.utc.unix_seconds() % 1_000_000_000,
+                random.number()
+            )
+            .into(),
+            etag: random.etag(),
+            keys: keys.unwrap_or_else(|| DeviceKeys::mint(random)),
+            connection_updated_at: None,
+            last_activity_at: None,
+            twin: TwinRecord::new(now),
+            session: None,
+            connection: None,
+            connections: 0,
+            calls: BTreeSet::new(),
+        }
+    }
+
+    /// Replaces the identity and keeps the rest. Keys that are left out are made afresh (live hub).
+    pub(super) fn replace(&mut self, keys: Option<DeviceKeys>, random: &mut Random) {
+        self.keys = keys.unwrap_or_else(|| DeviceKeys::mint(random));
+        self.etag = random.etag();
+    }
+}
+
+impl DeviceKeys {
+    fn mint(random: &mut Random) -> Self {
+        Self {
+            primary: random.key(),
+            secondary: random.key(),
+        }
+    }
+}
