@@ -31,7 +31,7 @@ pub(crate) enum PeerKind {
     /// `tombolo serve`
     #[value(name = "gateway")]
     Gateway,
-    /// The least that a gateway can do; see [`bare_proxy`]
+    /// The least that a gateway can do
     #[value(name = "bare")]
     BareProxy,
     /// The same gateway written with fastify and Azure's device SDK
