@@ -182,6 +182,17 @@ impl Token {
         })
     }
 
+    /// The host name at the start of the token's resource, in lower case: the hub's, or the name under which a device
+    /// knows its hub.
+    #[must_use]
+    pub fn host(&self) -> String {
+        let once = decode(&self.sr);
+        // A host name has no '%', so decoding once more than needed changes nothing.
+        let resource = decode(&once);
+        let host = resource.split('/').next().unwrap_or_default();
+        host.to_ascii_lowercase()
+    }
+
     /// The moment from which the token is no longer valid.
     #[must_use]
     pub const fn expires_at(&self) -> Timestamp {

@@ -41,6 +41,7 @@ mod leases;
 pub mod memory;
 mod outbox;
 mod registry;
+mod scopes;
 mod signals;
 mod ticket;
 
@@ -61,8 +62,9 @@ pub use outbox::{
 };
 pub use registry::{
     Custody, DeviceRecord, InvalidTokenHash, MethodPolicy, Registry, TokenHash, TokenId,
-    TokenRecord,
+    TokenOrigin, TokenRecord,
 };
+pub use scopes::{Scope, Scopes};
 pub use signals::{
     Demand, Need, Needs, NeedsNow, NeedsWatch, SessionState, Signals, Status, Watch,
 };

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use iothub::{Identity, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{Page, Partition, StoreError};
+use crate::{Page, Partition, Scopes, StoreError};
 
 /// Keeps devices and tokens.
 #[async_trait]
@@ -123,6 +123,25 @@ pub struct TokenRecord {
     pub created_at: Timestamp,
     /// Until when; `None`: until revoked.
     pub expires_at: Option<Timestamp>,
+    /// What it opens.
+    pub scopes: Scopes,
+    /// Where it comes from.
+    pub origin: TokenOrigin,
+}
+
+/// Where a gateway token comes from: what it hangs on beside its own record.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenOrigin {
+    /// An operator made it.
+    #[default]
+    Operator,
+    /// It was bought with a token that the device's key made, and the gateway holds the key.
+    Key,
+    /// It was bought with a token that the hub took. The registry need not know the device.
+    Hub,
+    /// It was bought with another gateway token, and is good only as long as that one stands.
+    Token(TokenHash),
 }
 
 impl TokenHash {

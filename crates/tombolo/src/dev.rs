@@ -16,7 +16,7 @@ use front::ServedName;
 use iothub::{DeviceId, HubName, Identity};
 use rustls_pki_types::{DnsName, ServerName};
 use secrecy::SecretString;
-use store::{Store, TokenHash, TokenId, TokenRecord};
+use store::{Scopes, Store, TokenHash, TokenId, TokenOrigin, TokenRecord};
 use upstream::config::{DeviceConfig, HubAddress, HubConfig, KeySource};
 
 use self::first_message::Times;
@@ -181,6 +181,8 @@ async fn admit(store: &Store, identity: Identity, token: &SecretString) -> Resul
         hash,
         created_at: SystemTime::now().into(),
         expires_at: None,
+        scopes: Scopes::ALL,
+        origin: TokenOrigin::Operator,
     };
     Ok(store.registry.put_token(record).await?)
 }

@@ -18,7 +18,9 @@ use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
 use iothub::{HubName, Identity, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
-use store::{DeadLetter, InboxEntry, Page, Partition, Store, TokenId, TokenRecord};
+use store::{
+    DeadLetter, InboxEntry, Page, Partition, Scopes, Store, TokenId, TokenOrigin, TokenRecord,
+};
 use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 
@@ -180,6 +182,8 @@ impl Admin {
             hash: fresh.hash,
             created_at,
             expires_at,
+            scopes: Scopes::ALL,
+            origin: TokenOrigin::Operator,
         };
         self.store.registry.put_token(record.clone()).await?;
         let created = CreatedToken {

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::{Method, RequestBuilder, StatusCode};
-use store::{SessionState, TokenHash, TokenId, TokenRecord};
+use store::{Scopes, SessionState, TokenHash, TokenId, TokenOrigin, TokenRecord};
 
 use crate::rig::{Rig, TOKEN, assert_status, identity, problem, send, serve_device};
 
@@ -44,6 +44,8 @@ async fn an_expired_or_revoked_token_speaks_for_nobody() {
         hash: TokenHash::of("tmb_old"),
         created_at: SystemTime::UNIX_EPOCH.into(),
         expires_at: Some((SystemTime::now() - Duration::from_secs(1)).into()),
+        scopes: Scopes::ALL,
+        origin: TokenOrigin::Operator,
     };
     rig.store.registry.put_token(expired).await.unwrap();
     let detail = unauthenticated(rig.anonymous(Method::POST, EVENTS).bearer_auth("tmb_old")).await;

@@ -11,7 +11,10 @@ use iothub::Identity;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use serde_json::Value;
-use store::{Custody, DeviceRecord, MethodPolicy, Store, TokenHash, TokenId, TokenRecord};
+use store::{
+    Custody, DeviceRecord, MethodPolicy, Scopes, Store, TokenHash, TokenId, TokenOrigin,
+    TokenRecord,
+};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -252,6 +255,8 @@ pub(crate) async fn serve_device(store: &Store, identity: &Identity, token: &str
         hash: TokenHash::of(token),
         created_at: SystemTime::now().into(),
         expires_at: None,
+        scopes: Scopes::ALL,
+        origin: TokenOrigin::Operator,
     };
     store.registry.put_token(record).await.unwrap();
 }

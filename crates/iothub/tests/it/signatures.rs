@@ -164,6 +164,21 @@ fn text_that_is_no_token_is_refused() {
 }
 
 #[test]
+fn the_host_is_read_in_every_encoding() {
+    for sr in [
+        "Gateway.Example/devices/d",
+        "gateway.example%2Fdevices%2Fd",
+        "GATEWAY.EXAMPLE%2fdevices%2fd",
+        "gateway.example%252Fdevices%252Fd%253A1",
+        "gateway.example",
+    ] {
+        let signature = "A".repeat(43) + "%3D";
+        let token = token(&format!("sr={sr}&sig={signature}&se=1")).unwrap();
+        assert_eq!(token.host(), "gateway.example", "{sr}");
+    }
+}
+
+#[test]
 fn a_plus_in_the_resource_is_no_space() {
     let text = key().sign("hub/devices/a+b", None, Timestamp::from_unix_seconds(1));
     let raw = text.replace("%2B", "+");

@@ -6,7 +6,10 @@ use super::{
     Engine,
     rig::{all_pages, identity, sure},
 };
-use crate::{Custody, DeviceRecord, MethodPolicy, Partition, TokenHash, TokenId, TokenRecord};
+use crate::{
+    Custody, DeviceRecord, MethodPolicy, Partition, Scope, Scopes, TokenHash, TokenId, TokenOrigin,
+    TokenRecord,
+};
 
 /// A device is known as it was put last, and one that was never put is not known.
 pub async fn a_device_is_what_was_put_last(engine: Engine) {
@@ -112,6 +115,8 @@ fn token_record(device: &str, id: &str) -> TokenRecord {
         hash: TokenHash::of(&format!("secret of {id} of {device}")),
         created_at: Timestamp::from_unix_seconds(100),
         expires_at: Some(Timestamp::from_unix_seconds(200)),
+        scopes: Scopes::from_iter([Scope::Telemetry, Scope::Twin]),
+        origin: TokenOrigin::Token(TokenHash::of("what it was bought with")),
     }
 }
 

@@ -8,16 +8,16 @@ use iothub::{DeviceId, MethodName, MethodRequest, Telemetry};
 use super::*;
 use crate::{
     Arrival, ArrivalId, ConnectionEpoch, Failure, Inbox as _, Lane, Leases as _, LockToken,
-    MethodRequestId, Needs, NodeId, Outbox as _, OutboxReader, Settlement, Signals as _,
-    StoreError, Submission, SubmissionId, SubmitError, Survival, TokenHash, TokenId, TokenRecord,
-    Work, conformance::ManualClock,
+    MethodRequestId, Needs, NodeId, Outbox as _, OutboxReader, Scope, Scopes, Settlement,
+    Signals as _, StoreError, Submission, SubmissionId, SubmitError, Survival, TokenHash, TokenId,
+    TokenOrigin, TokenRecord, Work, conformance::ManualClock,
 };
 
 #[tokio::test]
 async fn tokens_survive_a_restart_and_revoked_ones_stay_away() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokens.jsonl");
-    let (kept, revoked) = (token("kept"), token("revoked"));
+    let (kept, revoked) = (bought("kept"), token("revoked"));
 
     let store = open(with_file(&path)).unwrap();
     store.registry.put_token(kept.clone()).await.unwrap();
@@ -39,6 +39,7 @@ async fn the_registry_file_has_this_form_and_no_token_in_it() {
     let path = folder.path().join("tokens.jsonl");
     let store = open(with_file(&path)).unwrap();
     store.registry.put_token(token("secret")).await.unwrap();
+    store.registry.put_token(bought("secret2")).await.unwrap();
 
     // Written by hand. The hash: printf secret | openssl dgst -sha256 -binary | base64
     let golden = concat!(
@@ -46,6 +47,10 @@ async fn the_registry_file_has_this_form_and_no_token_in_it() {
         "\n",
         r#"{"id":"t-secret","hub":"hub.example","device":"dev1","#,
         r#""hash":"K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols=","created_at":"1970-01-01T00:01:40Z"}"#,
+        "\n",
+        r#"{"id":"t-secret2","hub":"hub.example","device":"dev1","#,
+        r#""hash":"NSJNDTRl106FX41poTbnnHROo1pnXTOTNgoyfL9jWaI=","created_at":"1970-01-01T00:01:40Z","#,
+        r#""scopes":["telemetry","twin"],"origin":{"token":"K7gNU3sdo+OL0wNhqoVWhr3g6s1xYv72ol/pe/Unols="}}"#,
         "\n",
     );
     assert_eq!(fs::read_to_string(&path).unwrap(), golden);
@@ -339,6 +344,17 @@ fn token(text: &str) -> TokenRecord {
         hash: TokenHash::of(text),
         created_at: Timestamp::from_unix_seconds(100),
         expires_at: None,
+        scopes: Scopes::ALL,
+        origin: TokenOrigin::Operator,
+    }
+}
+
+/// A token that was bought with another one.
+fn bought(text: &str) -> TokenRecord {
+    TokenRecord {
+        scopes: Scopes::from_iter([Scope::Telemetry, Scope::Twin]),
+        origin: TokenOrigin::Token(TokenHash::of("secret")),
+        ..token(text)
     }
 }
 

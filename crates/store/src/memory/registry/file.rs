@@ -21,7 +21,7 @@ use std::{
 use iothub::{DeviceId, HubName, Identity, ModuleId, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{TokenHash, TokenId, TokenRecord};
+use crate::{Scopes, TokenHash, TokenId, TokenOrigin, TokenRecord};
 
 /// Why the engine cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +107,24 @@ struct Line {
     created_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires_at: Option<Timestamp>,
+    /// Not there: all of them.
+    #[serde(default = "all_scopes", skip_serializing_if = "is_all_scopes")]
+    scopes: Scopes,
+    /// Not there: an operator.
+    #[serde(default, skip_serializing_if = "is_of_operator")]
+    origin: TokenOrigin,
+}
+
+const fn all_scopes() -> Scopes {
+    Scopes::ALL
+}
+
+fn is_all_scopes(scopes: &Scopes) -> bool {
+    *scopes == Scopes::ALL
+}
+
+fn is_of_operator(origin: &TokenOrigin) -> bool {
+    *origin == TokenOrigin::Operator
 }
 
 impl TokenFile {
@@ -189,6 +207,8 @@ impl From<Line> for TokenRecord {
             hash: line.hash,
             created_at: line.created_at,
             expires_at: line.expires_at,
+            scopes: line.scopes,
+            origin: line.origin,
         }
     }
 }
@@ -203,6 +223,8 @@ impl From<&TokenRecord> for Line {
             hash: record.hash.clone(),
             created_at: record.created_at,
             expires_at: record.expires_at,
+            scopes: record.scopes,
+            origin: record.origin.clone(),
         }
     }
 }
