@@ -380,11 +380,20 @@ pub async fn the_backlog_lists_devices_whose_entries_wait(engine: Engine) {
     assert_eq!(backlog(elsewhere).await, []);
 
     let mut reader = one.open().await;
-    let taken = reader
-        .take(Lane::Telemetry, 1)
-        .await
-        .expect("the lease stands");
-    settle(&mut reader, &taken[0], Ok(Done::Acknowledged)).await;
+    assert_eq!(take(&mut reader, Lane::Telemetry, 1).await, ["x"]);
+    assert_eq!(backlog(partition).await, [], "it is taken");
+    drop(reader);
+    assert_eq!(
+        backlog(partition).await,
+        [identity("dev1")],
+        "it is put back"
+    );
+
+    let mut reader = one.open().await;
+    let again = reader.take(Lane::Telemetry, 1).await;
+    let again = again.expect("the lease stands");
+    settle(&mut reader, &again[0], Ok(Done::Acknowledged)).await;
+    drop(reader);
     assert_eq!(backlog(partition).await, []);
 }
 

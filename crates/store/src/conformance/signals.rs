@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use iothub::Identity;
-use tokio::task::JoinSet;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{
     Engine,
@@ -190,19 +190,24 @@ pub async fn whoever_waits_for_needs_misses_none(engine: Engine) {
         methods: false,
         desired: true,
     };
+    let (seen, mut is_seen) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
+    let fronts = engine.clone();
+    tasks.spawn(async move {
+        for _ in 0..ROUNDS {
+            let lasting = demand(&fronts, "dev1", desired).await;
+            is_seen.recv().await;
+            drop(lasting);
+            is_seen.recv().await;
+        }
+    });
     for _ in 0..ROUNDS {
-        let fronts = engine.clone();
-        tasks.spawn(async move { demand(&fronts, "dev1", desired).await });
         soon(until(&mut attendance, |need| need == Need::Now)).await;
-        let lasting = soon(tasks.join_next()).await;
-        drop(
-            lasting
-                .expect("one was spawned")
-                .expect("it does not panic"),
-        );
+        soon(seen.send(())).await.expect("the other side waits");
         soon(until(&mut attendance, |need| need != Need::Now)).await;
+        soon(seen.send(())).await.expect("the other side waits");
     }
+    soon(tasks.join_all()).await;
 }
 
 /// A status is what the session's owner said last; a device that has no session is closed.
