@@ -1,17 +1,20 @@
-//! The HTTPS side: the hub's service REST API, and `/emulator/...` for what a real hub does otherwise.
+//! The HTTPS side: the hub's service REST API, its device API, and `/emulator/...` for what a real hub does otherwise.
 //!
 //! A request passes three doors before its handler: the host check, the right of its route, the size and time of its body.
+//! The right to a route of the device API depends on whom the path names, so its handlers ask for it themselves.
 //! Any `api-version` is taken, and none is as well: a real hub wants one.
 
 mod access;
 mod answer;
 mod authentication;
+mod device_api;
 mod devices;
 mod extract;
 mod faults;
 mod messages;
 mod methods;
 mod modules;
+mod path;
 mod telemetry;
 mod twins;
 
@@ -59,7 +62,6 @@ pub(crate) fn router(shell: Arc<Shell>, access: Access, limits: Limits) -> Route
     };
     let registry_read = Router::new()
         .route("/devices", get(devices::list))
-        .route("/devices/", get(devices::list))
         .route("/devices/{id}", get(devices::read))
         .route("/devices/{id}/modules", get(modules::list))
         .route("/devices/{id}/modules/{module}", get(modules::read))
@@ -92,7 +94,26 @@ pub(crate) fn router(shell: Arc<Shell>, access: Access, limits: Limits) -> Route
                 .delete(faults::clear_all),
         )
         .route("/emulator/faults/{id}", delete(faults::clear));
-    Router::new()
+    let device_api = Router::new()
+        .route("/devices/{id}/messages/events", post(device_api::send))
+        .route(
+            "/devices/{id}/modules/{module}/messages/events",
+            post(device_api::send),
+        )
+        .route(
+            "/devices/{id}/messages/devicebound",
+            get(device_api::receive),
+        )
+        .route(
+            "/devices/{id}/messages/devicebound/{lock}",
+            delete(device_api::complete),
+        )
+        .route(
+            "/devices/{id}/messages/devicebound/{lock}/abandon",
+            post(device_api::abandon),
+        );
+    let routes = Router::new()
+        .merge(device_api)
         .merge(behind(Door::Service(Right::RegistryRead), registry_read))
         .merge(behind(Door::Service(Right::RegistryWrite), registry_write))
         .merge(behind(
@@ -110,12 +131,16 @@ pub(crate) fn router(shell: Arc<Shell>, access: Access, limits: Limits) -> Route
         .fallback(|| async {
             HttpError::new(StatusCode::NOT_FOUND, "NotFound", "There is no such path.")
         })
+        .with_state(http.clone());
+    // A layer of the routes themselves would come after routing.
+    Router::new()
+        .fallback_service(routes)
+        .layer(middleware::map_request(path::into_one_spelling))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&http.access),
             access::check_host,
         ))
         .layer(middleware::map_response(answer::add_request_id))
-        .with_state(http)
 }
 
 /// Serves one connection, HTTP/1.1 or HTTP/2, until its end or shutdown.

@@ -4,12 +4,13 @@
 //!            accept / handle_input / handle_closed / handle_timeout
 //!  sockets ──────────────────────────────────────────────────────▶ ┌─────┐ ◀── service operations
 //!          ◀────────────────────────────────────────────────────── │ Hub │      (devices, twins, messages,
-//!            poll_output: Transmit, Close, MethodDone               └─────┘       methods, faults, ...)
+//!            poll_output: Transmit, Close, MethodDone               └─────┘       methods, faults, ...),
+//!                                                                             and a device's over HTTPS
 //! ```
 //!
 //! One file per concern: `registry` keeps identities, `session` what a device has subscribed, `connection` and
-//! `connect` speak MQTT 3.1.1, `telemetry`, `messages`, `twin` and `methods` are the four things that a hub does, `faults`
-//! makes it do them wrong on purpose.
+//! `connect` speak MQTT 3.1.1, `telemetry`, `messages`, `twin` and `methods` are the four things that a hub does,
+//! `device_api` is what of that a device has over HTTPS, `faults` makes it all go wrong on purpose.
 //!
 //! Each rule names the text that it imitates: "the MQTT page" is Microsoft's "Communicate with an IoT hub using the MQTT
 //! protocol"; other pages, SDKs and issues are named in full. Where Microsoft says nothing, the comment says that too.
@@ -21,6 +22,7 @@ mod access;
 mod clock;
 mod connect;
 mod connection;
+mod device_api;
 mod error;
 mod faults;
 mod feedback;
@@ -49,6 +51,7 @@ use iothub::{HubName, MethodResponse, limits};
 pub use access::{Policy, Right};
 pub use clock::Now;
 pub use connection::{CloseReason, Malformed};
+pub use device_api::{Caller, LockedMessage, Settlement};
 pub use error::{Error, IfMatch};
 pub use faults::{ConnectRefusal, Fault, FaultId, FaultRule};
 pub use feedback::{FeedbackRecord, FeedbackStatus};

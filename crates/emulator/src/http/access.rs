@@ -52,6 +52,11 @@ impl Access {
         }
     }
 
+    /// The names that the emulator is reached by.
+    pub(super) fn hosts(&self) -> &[String] {
+        &self.hosts
+    }
+
     /// In the same time whatever the answer is.
     fn is_token(&self, header: &str) -> bool {
         let expected = self.token.expose_secret().as_bytes();

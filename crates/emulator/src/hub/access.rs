@@ -46,7 +46,7 @@ pub(super) enum Denied {
     UnknownIdentity,
     #[error("the device is disabled")]
     Disabled,
-    #[error("the password is no shared access signature")]
+    #[error("there is no shared access signature")]
     NoToken,
     #[error("the token has expired")]
     Expired,
@@ -126,11 +126,13 @@ impl Hub {
         }
     }
 
-    /// Judges the password of a CONNECT.
+    /// Judges a device's or module's token: the password of a CONNECT, the header of a request. It names the hub, or one of
+    /// `hosts`.
     pub(super) fn authorize_device(
         &self,
         identity: &Identity,
-        password: &str,
+        token: &str,
+        hosts: &[String],
         now: Now,
     ) -> Result<DeviceAccess, Denied> {
         let unknown = |_| Denied::UnknownIdentity;
@@ -142,11 +144,12 @@ impl Hub {
         if device.status == DeviceStatus::Disabled {
             return Err(Denied::Disabled);
         }
-        let token = Token::parse(password).map_err(|_| Denied::NoToken)?;
+        let token = Token::parse(token).map_err(|_| Denied::NoToken)?;
         if self.has_expired(token.expires_at(), now) {
             return Err(Denied::Expired);
         }
-        if !token.covers(&sas::resource(identity)) {
+        let names_us = |host: &String| token.covers(&sas::resource_at(host, identity));
+        if !token.covers(&sas::resource(identity)) && !hosts.iter().any(names_us) {
             return Err(Denied::OtherResource);
         }
         let (is_signed, scope) = match token.policy() {

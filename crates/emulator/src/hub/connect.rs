@@ -90,7 +90,7 @@ impl Hub {
         }
         let password = connect.password.as_deref().ok_or("no password")?;
         let access = self
-            .authorize_device(identity, password, now)
+            .authorize_device(identity, password, &[], now)
             .map_err(|denied| denied.to_string())?;
         Ok(Admission { username, access })
     }

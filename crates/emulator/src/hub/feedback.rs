@@ -13,6 +13,8 @@ pub enum FeedbackStatus {
     Success,
     /// It expired.
     Expired,
+    /// The device rejected it.
+    Rejected,
     /// It was delivered too often.
     DeliveryCountExceeded,
     /// The queue was purged.
@@ -49,6 +51,7 @@ impl FeedbackStatus {
         match self {
             Self::Success => "Success",
             Self::Expired => "Expired",
+            Self::Rejected => "Rejected",
             Self::DeliveryCountExceeded => "DeliveryCountExceeded",
             Self::Purged => "Purged",
         }

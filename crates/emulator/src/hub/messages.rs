@@ -1,4 +1,5 @@
-//! Cloud-to-device messages: sent by the service, queued, delivered over MQTT, completed by PUBACK.
+//! Cloud-to-device messages: sent by the service, queued, delivered over MQTT, completed by PUBACK. How a device receives
+//! them over HTTPS stands in `device_api`.
 //!
 //! MQTT has neither reject nor abandon (the MQTT page). Without a PUBACK a message stays in flight for as long as the
 //! connection lives; it is sent again on the next one.
@@ -66,7 +67,7 @@ impl Hub {
             (Some(_), Some(_)) => return Err(bad_expiry("is in the past")),
             (Some(_), None) => return Err(bad_expiry("is no time in the form of RFC 3339")),
         };
-        let sequence = device.queue.push(message, expires_at);
+        let sequence = device.queue.push(message, now.utc, expires_at);
         let timer = Timer::Messages(device_id.clone());
         self.timers.set(now.instant_of(expires_at), timer);
         self.deliver_messages(device_id, now);
@@ -140,7 +141,7 @@ impl Hub {
         }
         match device.queue.acknowledge(packet_id) {
             Acknowledged::Completed(queued) => {
-                self.settle(device_id, vec![queued], FeedbackStatus::Success, now);
+                self.settle(device_id, [queued], FeedbackStatus::Success, now);
                 self.deliver_messages(device_id, now);
                 Ok(())
             }
@@ -169,29 +170,35 @@ impl Hub {
         self.expire_messages(device_id, now);
     }
 
-    /// Fires at the expiry of a message, or earlier: no timer reaches further than a day, and the wall clock may be set.
+    /// Fires at the end of a lock or at the expiry of a message, or earlier: no timer reaches further than a day, and the
+    /// wall clock may be set.
     pub(super) fn on_messages_timer(&mut self, device_id: DeviceId, now: Now) {
-        self.expire_messages(&device_id, now);
-        let device = self.registry.device(&device_id);
-        if let Some(next) = device.ok().and_then(|device| device.queue.next_expiry()) {
-            self.timers
-                .set(now.instant_of(next), Timer::Messages(device_id));
+        self.deliver_messages(&device_id, now);
+        let Ok(device) = self.registry.device(&device_id) else {
+            return;
+        };
+        let expiry = device.queue.next_expiry().map(|at| now.instant_of(at));
+        let next = [expiry, device.queue.next_unlock()];
+        if let Some(next) = next.into_iter().flatten().min() {
+            self.timers.set(next, Timer::Messages(device_id));
         }
     }
 
+    /// Gives back what was locked for too long, and takes out what has expired.
     pub(super) fn expire_messages(&mut self, device_id: &DeviceId, now: Now) {
         let Ok(device) = self.registry.device_mut(device_id) else {
             return;
         };
+        device.queue.unlock(now.at);
         let expired = device.queue.expire(now.utc);
         self.settle(device_id, expired, FeedbackStatus::Expired, now);
     }
 
     /// Messages that have left the queue: their senders hear of it if they asked.
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         device_id: &DeviceId,
-        messages: Vec<Queued>,
+        messages: impl IntoIterator<Item = Queued>,
         status: FeedbackStatus,
         now: Now,
     ) {

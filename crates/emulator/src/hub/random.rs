@@ -36,6 +36,19 @@ impl Random {
             .collect()
     }
 
+    /// A lock token: 32 hexadecimal digits in the form of a GUID.
+    pub(super) fn guid(&mut self) -> String {
+        let hex = self.hex();
+        [
+            &hex[..8],
+            &hex[8..12],
+            &hex[12..16],
+            &hex[16..20],
+            &hex[20..],
+        ]
+        .join("-")
+    }
+
     /// An identity's entity tag: the base64 form of decimal digits, such as `ODAxMjMyNDI2` (seen on a live hub).
     pub(super) fn etag(&mut self) -> String {
         BASE64.encode(self.number().to_string())

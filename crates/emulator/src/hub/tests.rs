@@ -3,6 +3,7 @@
 
 mod bytes;
 mod connect;
+mod device_api;
 mod faults;
 mod messages;
 mod methods;

@@ -14,7 +14,7 @@ use super::{CallId, ConnectionId, Now};
 pub(super) enum Timer {
     /// No CONNECT, keep-alive, token expiry, held acknowledgements, held messages.
     Connection(ConnectionId),
-    /// A cloud-to-device message expires.
+    /// A cloud-to-device message expires, or its lock ends.
     Messages(DeviceId),
     /// A direct method's device did not come, or did not answer.
     Call(CallId),

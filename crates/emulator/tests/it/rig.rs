@@ -316,7 +316,7 @@ fn client(certificate: &CertificateDer<'_>, address: SocketAddr, builder: Client
         .unwrap()
 }
 
-fn device_key() -> Key {
+pub(crate) fn device_key() -> Key {
     Key::from_bytes((0..32).collect()).unwrap()
 }
 

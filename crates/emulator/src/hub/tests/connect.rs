@@ -76,10 +76,7 @@ fn a_wrong_credential_is_refused_with_5_whatever_is_wrong() {
             service.sign(&resource, Some("service"), expiry()),
             "the token names no policy that may connect devices",
         ),
-        (
-            "secret".to_owned(),
-            "the password is no shared access signature",
-        ),
+        ("secret".to_owned(), "there is no shared access signature"),
     ] {
         assert_refused(&mut rig, &with(password), why);
     }
