@@ -75,9 +75,10 @@ impl Receipts {
     }
 }
 
-/// Messages that a hub may leave unacknowledged. IoT Hub has at most 50 waiting for a device
-/// ([`iothub::limits::CLOUD_MESSAGE_QUEUE`]); one that sends on and on must not fill the memory.
-const MOST_HELD: usize = 1024;
+/// Messages that a hub may have unacknowledged. IoT Hub has at most 50 waiting for a device
+/// ([`iothub::limits::CLOUD_MESSAGE_QUEUE`]), which leaves some room for what needs nobody and waits for its turn behind
+/// them. One that sends on and on must not fill the memory: a message may have 64 KiB.
+const MOST_HELD: usize = 64;
 
 #[cfg(test)]
 mod tests {

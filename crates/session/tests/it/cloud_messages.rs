@@ -129,6 +129,23 @@ fn a_message_for_another_device_ends_the_connection() {
     ));
 }
 
+#[test]
+fn a_hub_that_delivers_on_and_on_is_left_at_64_unacknowledged_messages() {
+    let mut rig = Rig::online(EVERYTHING);
+    for id in 1..=64 {
+        rig.receive(id);
+    }
+    let topic = "devices/dev1/messages/devicebound/";
+    rig.hub(&packets::publish(Some(65), topic, b"one too many"));
+    assert!(matches!(
+        rig.events()[0],
+        Event::Disconnected {
+            reason: LossReason::Protocol(Violation::TooManyUnacknowledged),
+            ..
+        }
+    ));
+}
+
 /// A session whose hub has accepted it and answered nothing yet; and its SUBSCRIBE.
 fn subscribing() -> (Rig, u16) {
     let mut rig = Rig::new();
