@@ -25,7 +25,10 @@ use self::{
     subscriptions::{Subscribed, Topic},
     timing::Pings,
 };
-pub(crate) use self::{leaving::Leave, packet_ids::PacketIds};
+pub(crate) use self::{
+    leaving::{Leave, Patience},
+    packet_ids::PacketIds,
+};
 use crate::{
     ConnectionEpoch, Event, LossReason, Receipt, StaleReceipt, Violation, WorkId,
     lasting::Lasting,

@@ -2,7 +2,11 @@
 
 mod transitions;
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use iothub::{
@@ -15,8 +19,8 @@ use crate::{
     Subscriptions, WorkId,
     backoff::Attempts,
     lasting::Lasting,
-    online::{Leave, Online},
-    state::{Next, State},
+    online::{Leave, Online, Patience},
+    state::State,
 };
 
 /// One device's session with IoT Hub.
@@ -190,21 +194,15 @@ impl Session {
     }
 
     /// From here on the session wants to be closed; [`Event::Closed`] says when it is. What is in flight is awaited
-    /// for a short time.
+    /// for [`Config::drain_timeout`] at most.
     pub fn close(&mut self, now: Instant) {
-        self.is_wanted = false;
-        match &mut self.state {
-            State::Closed | State::Disconnecting(_) => {}
-            State::Waiting(_) => self.proceed(Next::Connect, now),
-            State::Connecting | State::Handshake(_) => {
-                self.state = State::Disconnecting(Next::Connect);
-                self.lasting.out.push(Event::Close);
-            }
-            State::Online(online) => {
-                let left = online.leave(Leave::Close, &mut self.lasting, now);
-                self.end_on_error(left, now);
-            }
-        }
+        self.close_with(Patience::of(&self.lasting.config), now);
+    }
+
+    /// The same within a shorter time: before `limit` is over, methods are unsubscribed and DISCONNECT is written, whatever
+    /// is still in flight. Hurries a session that is closing already.
+    pub fn close_within(&mut self, limit: Duration, now: Instant) {
+        self.close_with(Patience::of(&self.lasting.config).within(limit), now);
     }
 
     /// Somebody waits for the connection: a back-off that is running ends when its shortest step is over, so that a hub
@@ -234,7 +232,8 @@ impl Session {
     pub fn reconnect(&mut self, now: Instant) {
         let is_wanted = self.is_wanted;
         if let Some(online) = self.state.online_mut().filter(|_| is_wanted) {
-            let left = online.leave(Leave::Reconnect, &mut self.lasting, now);
+            let patience = Patience::of(&self.lasting.config);
+            let left = online.leave(Leave::Reconnect, patience, &mut self.lasting, now);
             self.end_on_error(left, now);
         }
     }

@@ -2,17 +2,17 @@
 //!
 //! ```text
 //! Serving ──▶ Draining ──in flight is answered──▶ Farewell ──UNSUBACK──▶ DISCONNECT
-//!    ▲            │                                  (both at the latest after a time-out)
+//!    ▲            │                                  (both at the latest after their time, see `Patience`)
 //!    └── stay ────┘
 //! ```
 //!
 //! Nothing new is sent meanwhile. The method subscription is taken back last before DISCONNECT, because the hub would
 //! remember it and offer methods to a device that is away, and during a renewal it is missed for as short as possible.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Online, Subscriptions};
-use crate::{LossReason, lasting::Lasting, session::Credentials, wire};
+use crate::{Config, LossReason, lasting::Lasting, session::Credentials, wire};
 
 /// Whether a connection serves or is being left.
 pub(super) enum Phase {
@@ -20,7 +20,10 @@ pub(super) enum Phase {
     Leaving {
         why: Leave,
         stage: Stage,
+        /// The end of the stage.
         deadline: Instant,
+        /// How long the farewell may last.
+        farewell: Duration,
     },
 }
 
@@ -35,6 +38,33 @@ pub(crate) enum Leave {
     Close,
     Reconnect,
     Renew(Credentials),
+}
+
+/// How long an orderly end may last.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    drain: Duration,
+    farewell: Duration,
+}
+
+impl Patience {
+    /// As long as is configured.
+    pub(crate) const fn of(config: &Config) -> Self {
+        Self {
+            drain: config.drain_timeout,
+            farewell: config.farewell_timeout,
+        }
+    }
+
+    /// Not longer than `limit` in all. The farewell has its part kept free: what is in flight may be sent again later,
+    /// but a subscription that is not taken back makes the hub offer methods to a device that is away.
+    pub(crate) fn within(self, limit: Duration) -> Self {
+        let farewell = self.farewell.min(limit / 2);
+        Self {
+            drain: self.drain.min(limit - farewell),
+            farewell,
+        }
+    }
 }
 
 /// What becomes of credentials that get old.
@@ -69,7 +99,8 @@ impl Online {
         if !self.is_serving() {
             return Ok(());
         }
-        self.leave(Leave::Renew(credentials), lasting, now)
+        let patience = Patience::of(&lasting.config);
+        self.leave(Leave::Renew(credentials), patience, lasting, now)
     }
 
     /// There is no second socket.
@@ -84,20 +115,34 @@ impl Online {
         }
     }
 
-    /// Begins an orderly end; a later reason takes the place of an earlier one.
+    /// Begins an orderly end. A later reason takes the place of an earlier one, and less patience that of more.
     pub(crate) fn leave(
         &mut self,
         reason: Leave,
+        patience: Patience,
         lasting: &mut Lasting,
         now: Instant,
     ) -> Result<(), LossReason> {
         match &mut self.phase {
-            Phase::Leaving { why, .. } => *why = reason,
+            Phase::Leaving {
+                why,
+                stage,
+                deadline,
+                farewell,
+            } => {
+                *why = reason;
+                *deadline = (*deadline).min(match stage {
+                    Stage::Draining => now + patience.drain,
+                    Stage::Farewell => now + patience.farewell,
+                });
+                *farewell = (*farewell).min(patience.farewell);
+            }
             Phase::Serving => {
                 self.phase = Phase::Leaving {
                     why: reason,
                     stage: Stage::Draining,
-                    deadline: now + lasting.config.drain_timeout,
+                    deadline: now + patience.drain,
+                    farewell: patience.farewell,
                 };
             }
         }
@@ -126,6 +171,7 @@ impl Online {
             why,
             stage,
             deadline,
+            farewell,
         } = &mut self.phase
         else {
             return Ok(());
@@ -145,12 +191,12 @@ impl Online {
                     return Ok(());
                 }
                 *stage = Stage::Farewell;
-                *deadline = now + lasting.config.farewell_timeout;
-                let farewell = Subscriptions {
+                *deadline = now + *farewell;
+                let without_methods = Subscriptions {
                     methods: false,
                     ..self.subscribed.current()
                 };
-                self.subscribe(farewell, lasting, now);
+                self.subscribe(without_methods, lasting, now);
                 false
             }
             Stage::Farewell => is_late,

@@ -10,7 +10,7 @@ use crate::{
     Event, LossReason, RefusalReason, Violation,
     backoff::Wait,
     lasting::Lasting,
-    online::Online,
+    online::{Leave, Online, Patience},
     state::{Handshake, Next, State, Timer},
     wire::{self, Connack, Packet, Reader},
 };
@@ -26,6 +26,22 @@ impl Session {
     pub(super) fn serve(&mut self, now: Instant) {
         if let Some(online) = self.state.online_mut() {
             online.serve(&mut self.lasting, now);
+        }
+    }
+
+    pub(super) fn close_with(&mut self, patience: Patience, now: Instant) {
+        self.is_wanted = false;
+        match &mut self.state {
+            State::Closed | State::Disconnecting(_) => {}
+            State::Waiting(_) => self.proceed(Next::Connect, now),
+            State::Connecting | State::Handshake(_) => {
+                self.state = State::Disconnecting(Next::Connect);
+                self.lasting.out.push(Event::Close);
+            }
+            State::Online(online) => {
+                let left = online.leave(Leave::Close, patience, &mut self.lasting, now);
+                self.end_on_error(left, now);
+            }
         }
     }
 

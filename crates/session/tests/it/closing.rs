@@ -1,10 +1,12 @@
 //! Closing a session in order.
 
+use std::time::Duration;
+
 use tombolo_session::{Event, LossReason};
 
 use crate::{
     packets::{self, Sent},
-    rig::{EVERYTHING, NOTHING, Rig, credentials, seconds},
+    rig::{EVERYTHING, NOTHING, Rig, credentials, millis, seconds},
 };
 
 #[test]
@@ -153,4 +155,60 @@ fn reconnecting_gives_unacknowledged_messages_back_to_the_hub() {
     ));
     rig.session.handle_connected(credentials(), rig.now);
     assert_eq!(rig.sent(), [Sent::Connect]);
+}
+
+#[test]
+fn a_session_that_must_stop_soon_takes_methods_back_and_disconnects_in_time() {
+    let mut rig = Rig::online(EVERYTHING);
+    let work = rig.publish("no answer");
+    rig.sent();
+    rig.session.close_within(millis(1500), rig.now);
+    assert_eq!(rig.sent(), []);
+    rig.wait(millis(750));
+    assert!(matches!(rig.sent()[..], [Sent::Unsubscribe { .. }]));
+    rig.wait(millis(749));
+    assert_eq!(rig.sent(), []);
+    rig.wait(millis(1));
+    assert_eq!(rig.sent(), [Sent::Disconnect]);
+    rig.session.handle_disconnected(LossReason::Closed, rig.now);
+    let events = rig.events();
+    assert!(matches!(events[..], [.., Event::Gone(gone), Event::Closed] if gone == work));
+}
+
+#[test]
+fn more_time_than_is_configured_is_not_used() {
+    let mut rig = Rig::online(EVERYTHING);
+    rig.publish("no answer");
+    rig.sent();
+    rig.session.close_within(Duration::MAX, rig.now);
+    rig.wait(seconds(3));
+    assert!(matches!(rig.sent()[..], [Sent::Unsubscribe { .. }]));
+    rig.wait(seconds(1));
+    assert_eq!(rig.sent(), [Sent::Disconnect]);
+}
+
+#[test]
+fn no_time_at_all_is_enough_to_say_goodbye() {
+    let mut rig = Rig::online(EVERYTHING);
+    rig.publish("no answer");
+    rig.sent();
+    rig.session.close_within(Duration::ZERO, rig.now);
+    assert!(matches!(rig.sent()[..], [Sent::Unsubscribe { .. }]));
+    rig.session.handle_timeout(rig.now);
+    assert_eq!(rig.sent(), [Sent::Disconnect]);
+}
+
+#[test]
+fn a_session_that_closes_can_be_hurried() {
+    let mut rig = Rig::online(EVERYTHING);
+    rig.publish("no answer");
+    rig.sent();
+    rig.session.close(rig.now);
+    rig.wait(millis(500));
+    rig.session.close_within(millis(100), rig.now);
+    rig.wait(millis(50));
+    assert!(matches!(rig.sent()[..], [Sent::Unsubscribe { .. }]));
+    rig.session.close_within(millis(40), rig.now);
+    rig.wait(millis(20));
+    assert_eq!(rig.sent(), [Sent::Disconnect]);
 }

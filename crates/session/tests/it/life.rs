@@ -39,6 +39,7 @@ enum Step {
     Unreachable(u8),
     Reconnect,
     Close,
+    CloseWithin(u64),
     Open,
 }
 
@@ -62,6 +63,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..4_u8).prop_map(Step::Unreachable),
         1 => Just(Step::Reconnect),
         1 => Just(Step::Close),
+        1 => (0..3000_u64).prop_map(Step::CloseWithin),
         2 => Just(Step::Open),
     ]
 }
@@ -173,6 +175,7 @@ impl World {
             Step::Close => rig.session.close(rig.now),
             Step::Open => rig.session.open(rig.now),
         }
+            Step::CloseWithin(limit) => rig.session.close_within(millis(limit), rig.now),
         self.settle(rig);
     }
 
