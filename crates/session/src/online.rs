@@ -233,12 +233,21 @@ impl Online {
         if self.subscribed.is_on(Topic::Desired) {
             lasting.out.push(Event::DesiredStale);
         }
-        match (self.phase, self.renewal) {
-            (Phase::Serving, Renewal::Due(_) | Renewal::Postponed(_)) => None,
-            (Phase::Serving, Renewal::AwaitSocket) => Some(Next::AwaitSocket),
-            (Phase::Leaving { why, .. }, _) => match why {
-                Leave::Close | Leave::Reconnect => Some(Next::Connect),
-                Leave::Renew(credentials) => Some(Next::UseSocket(credentials)),
+        match self.phase {
+            Phase::Leaving {
+                why: Leave::Close, ..
+            } => Some(Next::Connect),
+            Phase::Leaving {
+                why: Leave::Renew(credentials),
+                ..
+            } => Some(Next::UseSocket(credentials)),
+            Phase::Leaving {
+                why: Leave::Reconnect,
+                ..
+            }
+            | Phase::Serving => match self.renewal {
+                Renewal::Due(_) | Renewal::Postponed(_) => None,
+                Renewal::AwaitSocket => Some(Next::AwaitSocket),
             },
         }
     }

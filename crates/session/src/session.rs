@@ -229,6 +229,9 @@ impl Session {
     }
 
     /// Leaves the connection for a new one. The hub takes back what was not acknowledged, and offers it again.
+    ///
+    /// The new one is made after the same wait as after a loss, because the message that is given back comes again with
+    /// it: a device that can settle nothing would otherwise connect as fast as the hub lets it.
     pub fn reconnect(&mut self, now: Instant) {
         let is_wanted = self.is_wanted;
         if let Some(online) = self.state.online_mut().filter(|_| is_wanted) {

@@ -130,7 +130,10 @@ impl Online {
                 deadline,
                 farewell,
             } => {
-                *why = reason;
+                // A renewal gives back as well, and its socket is open.
+                if !matches!((&*why, &reason), (Leave::Renew(_), Leave::Reconnect)) {
+                    *why = reason;
+                }
                 *deadline = (*deadline).min(match stage {
                     Stage::Draining => now + patience.drain,
                     Stage::Farewell => now + patience.farewell,

@@ -149,12 +149,32 @@ fn reconnecting_gives_unacknowledged_messages_back_to_the_hub() {
                 ..
             },
             Event::DesiredStale,
-            Event::Close,
-            Event::Connect
+            Event::Close
         ]
     ));
+    rig.wait(seconds(1));
+    assert!(matches!(rig.event(), Event::Connect));
     rig.session.handle_connected(credentials(), rig.now);
     assert_eq!(rig.sent(), [Sent::Connect]);
+}
+
+#[test]
+fn a_message_that_is_given_back_again_and_again_makes_no_storm() {
+    let mut rig = Rig::online(EVERYTHING);
+    let mut longest = Duration::ZERO;
+    for _ in 0..12 {
+        rig.receive(1);
+        rig.session.reconnect(rig.now);
+        rig.acknowledge_all();
+        rig.session.handle_disconnected(LossReason::Closed, rig.now);
+        rig.events();
+        let (at, why) = rig.session.poll_timeout().unwrap();
+        assert_eq!(why, "back-off");
+        longest = longest.max(at - rig.now);
+        rig.wait(at - rig.now);
+        rig.bring_online(true);
+    }
+    assert!(longest > seconds(60), "{longest:?}");
 }
 
 #[test]

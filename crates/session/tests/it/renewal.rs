@@ -163,6 +163,35 @@ fn a_session_that_closes_during_a_renewal_closes_every_socket() {
 }
 
 #[test]
+fn a_renewal_gives_messages_back_as_well() {
+    let mut rig = renewing();
+    rig.publish("in flight");
+    rig.sent();
+    rig.session.handle_connected(credentials(), rig.now);
+    rig.session.reconnect(rig.now);
+    rig.wait(seconds(4));
+    let events = rig.events();
+    assert!(matches!(events[..], [.., Event::Switch]), "{events:?}");
+}
+
+#[test]
+fn a_connection_that_is_given_up_while_the_second_socket_is_opened_waits_for_that() {
+    let mut rig = renewing();
+    rig.publish("in flight");
+    rig.sent();
+    rig.session.reconnect(rig.now);
+    rig.session
+        .handle_disconnected(LossReason::ClosedByHub, rig.now);
+    let events = rig.events();
+    assert!(
+        !events.iter().any(|event| matches!(event, Event::Connect)),
+        "{events:?}"
+    );
+    rig.session.handle_connected(credentials(), rig.now);
+    assert_eq!(rig.sent(), [Sent::Connect]);
+}
+
+#[test]
 fn credentials_that_are_always_too_old_do_not_make_a_storm() {
     let mut rig = Rig::new();
     rig.session.open(rig.now);
