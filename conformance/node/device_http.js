@@ -1,0 +1,312 @@
+// azure-iot-device-http, unmodified, against CONFORMANCE_HOST: what it sends arrives at the hub, what the hub sends arrives
+// here, and what is refused is refused in the form that it understands.
+//
+// The same cases run against the emulator (the control run) and against the gateway under a name that is not the hub's.
+'use strict';
+
+const assert = require('node:assert/strict');
+const crypto = require('node:crypto');
+
+const { Client, Message } = require('azure-iot-device');
+const { Http } = require('azure-iot-device-http');
+const { errors } = require('azure-iot-common');
+
+const hub = require('./hub');
+const { runAll, test } = require('./cases');
+
+const {
+  CONFORMANCE_TARGET: TARGET,
+  CONFORMANCE_HOST: HOST,
+  CONFORMANCE_DEVICE: DEVICE,
+  CONFORMANCE_KEY: KEY,
+} = process.env;
+
+test('a message arrives', async () => {
+  const mark = await hub.telemetryMark();
+  await withClient((client) => client.sendEvent(new Message('{"t":1}')));
+  const [record, ...others] = await hub.telemetry(mark, 1);
+  assert.equal(record.body, '{"t":1}');
+  assert.equal(record.deviceId, DEVICE);
+  assert.deepEqual(record.properties, {});
+  assert.deepEqual(others, []);
+});
+
+test('properties of every kind arrive', async () => {
+  const message = new Message('x');
+  message.messageId = 'id 1/:+';
+  message.correlationId = 'c&1=%41';
+  message.userId = 'u';
+  message.contentType = 'application/json';
+  message.contentEncoding = 'utf-8';
+  message.expiryTimeUtc = '2099-12-31T00:00:00Z';
+  message.interfaceId = 'urn:azureiot:Security:SecurityAgent:1';
+  message.properties.add('zeta', 'a b');
+  message.properties.add('alpha-1', 'x=y&z/%41+?#');
+  message.properties.add('empty', '');
+  message.properties.add('dt-subject', 'thermostat');
+  const mark = await hub.telemetryMark();
+  await withClient((client) => client.sendEvent(message));
+  const [record] = await hub.telemetry(mark, 1);
+  assert.deepEqual(sorted(record.properties), sorted({ zeta: 'a b', 'alpha-1': 'x=y&z/%41+?#', empty: '' }));
+  const system = record.systemProperties;
+  assert.equal(system['message-id'], 'id 1/:+');
+  assert.equal(system['correlation-id'], 'c&1=%41');
+  assert.equal(system['user-id'], 'u');
+  assert.equal(system['content-type'], 'application/json');
+  assert.equal(system['content-encoding'], 'utf-8');
+  assert.equal(system['absolute-expiry-time'], '2099-12-31T00:00:00Z');
+  assert.equal(system.ifid, 'urn:azureiot:Security:SecurityAgent:1');
+  assert.equal(system['dt-subject'], 'thermostat');
+  assert.equal(system.to, undefined, 'the path in iothub-to is no property of the message');
+});
+
+test('any bytes arrive, and none', async () => {
+  const bytes = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
+  const mark = await hub.telemetryMark();
+  await withClient(async (client) => {
+    await client.sendEvent(new Message(bytes));
+    await client.sendEvent(new Message(''));
+  });
+  const [first, second] = await hub.telemetry(mark, 2);
+  assert.equal(first.bodyBase64, bytes.toString('base64'));
+  assert.equal(second.body, '');
+});
+
+test('a batch arrives in order', async () => {
+  const messages = ['one', 'two', 'three'].map((text) => new Message(text));
+  messages[0].properties.add('zeta', 'a b');
+  messages[2].properties.add('alpha-1', 'x=y&z');
+  messages[2].properties.add('dt-subject', 'thermostat');
+  const mark = await hub.telemetryMark();
+  await withClient((client) => client.sendEventBatch(messages));
+  const records = await hub.telemetry(mark, 3);
+  assert.deepEqual(records.map((record) => record.body), ['one', 'two', 'three']);
+  assert.deepEqual(records.map((record) => record.properties), [{ zeta: 'a b' }, {}, { 'alpha-1': 'x=y&z' }]);
+  assert.equal(records[2].systemProperties['dt-subject'], 'thermostat');
+});
+
+test('many at once arrive, each once', async () => {
+  const texts = Array.from({ length: 50 }, (_, number) => `many ${number}`);
+  const mark = await hub.telemetryMark();
+  await withClient((client) =>
+    inGroups(texts, 10, (text) => client.sendEvent(new Message(text))),
+  );
+  const records = await hub.telemetry(mark, texts.length);
+  assert.deepEqual(records.map((record) => record.body).sort(), texts.sort());
+});
+
+test('the largest message is taken, a larger one and a larger batch are not', async () => {
+  const mark = await hub.telemetryMark();
+  await withClient(async (client) => {
+    await client.sendEvent(new Message(Buffer.alloc(256 * 1024)));
+    const single = new Message(Buffer.alloc(256 * 1024 + 1));
+    await assert.rejects(client.sendEvent(single), errors.MessageTooLargeError);
+    const batch = [1, 2].map(() => new Message(Buffer.alloc(128 * 1024)));
+    await assert.rejects(client.sendEventBatch(batch), errors.MessageTooLargeError);
+    await client.sendEvent(new Message('after'));
+  });
+  const records = await hub.telemetry(mark, 2);
+  assert.deepEqual(records.map((record) => record.body?.length), [256 * 1024, 5]);
+});
+
+test('a message comes down with its properties and is completed', async () => {
+  const id = crypto.randomUUID();
+  await hub.send(DEVICE, '{"on":true}', {
+    'iothub-messageid': id,
+    'iothub-correlationid': 'c',
+    'iothub-contenttype': 'application/json',
+    'iothub-ack': 'full',
+    'iothub-app-level': 'a b',
+  });
+  await withClient(async (client) => {
+    const message = await receive(client, id);
+    assert.equal(message.getData().toString(), '{"on":true}');
+    assert.equal(message.correlationId, 'c');
+    assert.equal(message.to.toLowerCase(), `/devices/${DEVICE}/messages/devicebound`);
+    // The SDK leaves the prefix in the name.
+    assert.equal(message.properties.getValue('iothub-app-level'), 'a b');
+    assert.match(message.lockToken, /^[0-9A-Za-z._-]+$/);
+    await client.complete(message);
+  });
+  assert.equal(await hub.feedback(id), 'Success');
+  await hub.emptied(DEVICE);
+});
+
+test('several come down in order', async () => {
+  const ids = Array.from({ length: 5 }, () => crypto.randomUUID());
+  for (const id of ids) await hub.send(DEVICE, 'x', { 'iothub-messageid': id });
+  await withClient(async (client) => {
+    const seen = [];
+    await receiveAll(client, async (message) => {
+      seen.push(message.messageId);
+      await client.complete(message);
+      return seen.length === ids.length;
+    });
+    assert.deepEqual(seen, ids);
+  });
+  await hub.emptied(DEVICE);
+});
+
+test('an abandoned message comes again', async () => {
+  const id = crypto.randomUUID();
+  await hub.send(DEVICE, 'again', { 'iothub-messageid': id, 'iothub-ack': 'full' });
+  await withClient(async (client) => {
+    const first = await receive(client, id);
+    await client.abandon(first);
+    const second = await receive(client, id);
+    assert.notEqual(second.lockToken, first.lockToken);
+    await assert.rejects(client.complete(first), isAnswered(412, 'DeviceMessageLockLost'));
+    await client.complete(second);
+  });
+  assert.equal(await hub.feedback(id), 'Success');
+});
+
+test('a rejected message comes no more', async () => {
+  const [rejected, next] = [crypto.randomUUID(), crypto.randomUUID()];
+  await hub.send(DEVICE, 'no', { 'iothub-messageid': rejected, 'iothub-ack': 'full' });
+  await withClient(async (client) => {
+    await client.reject(await receive(client, rejected));
+    await hub.send(DEVICE, 'yes', { 'iothub-messageid': next });
+    await client.complete(await receive(client, next));
+  });
+  // MQTT has no word for it: the gateway keeps the dead letter, and for the hub the message is completed.
+  assert.equal(await hub.feedback(rejected), TARGET === 'gateway' ? 'Success' : 'Rejected');
+});
+
+test('a message is settled once', async () => {
+  const id = crypto.randomUUID();
+  await hub.send(DEVICE, 'once', { 'iothub-messageid': id });
+  await withClient(async (client) => {
+    const message = await receive(client, id);
+    await client.complete(message);
+    for (const settle of ['complete', 'abandon', 'reject']) {
+      await assert.rejects(client[settle](message), isAnswered(412, 'DeviceMessageLockLost'), settle);
+    }
+  });
+});
+
+test('a token that the application made is taken', async () => {
+  const mark = await hub.telemetryMark();
+  await withClient(
+    (client) => client.sendEvent(new Message('by token')),
+    Client.fromSharedAccessSignature(token(KEY, DEVICE, 600), Http),
+  );
+  assert.equal((await hub.telemetry(mark, 1))[0].body, 'by token');
+});
+
+test('a wrong key is refused', async () => {
+  const wrong = Buffer.alloc(32, 7).toString('base64');
+  await refused(Client.fromConnectionString(connectionString(DEVICE, wrong), Http));
+});
+
+test('an expired token is refused', async () => {
+  await refused(Client.fromSharedAccessSignature(token(KEY, DEVICE, -3600), Http));
+});
+
+test('an unknown device is refused in the same words', async () => {
+  await refused(Client.fromConnectionString(connectionString('nobody', KEY), Http));
+});
+
+test('after a refusal the device is served', async () => {
+  await refused(Client.fromSharedAccessSignature(token(KEY, DEVICE, -3600), Http));
+  const mark = await hub.telemetryMark();
+  await withClient((client) => client.sendEvent(new Message('still here')));
+  assert.equal((await hub.telemetry(mark, 1))[0].body, 'still here');
+});
+
+function connectionString(device, key) {
+  return `HostName=${HOST};DeviceId=${device};SharedAccessKey=${key}`;
+}
+
+// A shared access signature as Azure's documentation makes it.
+function token(key, device, seconds) {
+  const resource = encodeURIComponent(`${HOST}/devices/${device}`);
+  const end = Math.floor(Date.now() / 1000) + seconds;
+  const hmac = crypto.createHmac('sha256', Buffer.from(key, 'base64'));
+  const signature = encodeURIComponent(hmac.update(`${resource}\n${end}`).digest('base64'));
+  return `SharedAccessSignature sr=${resource}&sig=${signature}&se=${end}`;
+}
+
+async function withClient(use, client = Client.fromConnectionString(connectionString(DEVICE, KEY), Http)) {
+  // Polls five times a second, one message at a time.
+  await client.setTransportOptions({ interval: 0.2, drain: false });
+  await client.open();
+  try {
+    return await use(client);
+  } finally {
+    client.removeAllListeners('message');
+    await client.close();
+  }
+}
+
+// Gives every message to `take`, one after the other, until that says true; fails if it does not within 20 s.
+function receiveAll(client, take) {
+  return new Promise((resolve, reject) => {
+    let last = Promise.resolve(false);
+    const late = setTimeout(() => finish(() => reject(new Error('the message did not come in 20 s'))), 20000);
+    const onMessage = (message) => {
+      last = last.then(async (isDone) => {
+        if (isDone) return true;
+        const isEnough = await take(message);
+        if (isEnough) finish(resolve);
+        return isEnough;
+      });
+      last.catch((error) => finish(() => reject(error)));
+    };
+    const finish = (settle) => {
+      clearTimeout(late);
+      client.removeListener('message', onMessage);
+      settle();
+    };
+    client.on('message', onMessage);
+  });
+}
+
+// The message with this id; others are completed on the way: an earlier case may have left them.
+async function receive(client, id) {
+  let found;
+  await receiveAll(client, async (message) => {
+    if (message.messageId === id) {
+      found = message;
+      return true;
+    }
+    await client.complete(message);
+    return false;
+  });
+  return found;
+}
+
+async function refused(client) {
+  await withClient(async () => {
+    const error = await client.sendEvent(new Message('never')).then(
+      () => assert.fail('it was taken'),
+      (reason) => reason,
+    );
+    assert.ok(error instanceof errors.UnauthorizedError, `${error}`);
+    isAnswered(401, 'IotHubUnauthorizedAccess')(error);
+  }, client);
+}
+
+// An answer in the hub's form: status, header, and the first envelope in the body.
+function isAnswered(status, code) {
+  return (error) => {
+    assert.equal(error.response?.statusCode, status, `${error}`);
+    assert.equal(error.response.headers['iothub-errorcode'], code);
+    const body = JSON.parse(error.responseBody);
+    assert.match(body.Message, new RegExp(`^ErrorCode:${code};.`));
+    assert.equal(typeof body.ExceptionMessage, 'string');
+    return true;
+  };
+}
+
+async function inGroups(items, size, act) {
+  for (let start = 0; start < items.length; start += size) {
+    await Promise.all(items.slice(start, start + size).map(act));
+  }
+}
+
+function sorted(properties) {
+  return Object.fromEntries(Object.entries(properties).sort());
+}
+
+runAll(`azure-iot-device-http, ${TARGET}`);
