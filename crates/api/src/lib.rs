@@ -12,7 +12,7 @@
 //!   [`token`], [`receipt`], [`push`]
 //! - [`openapi_json`]: the document made of all this, committed as `openapi/tombolo.json`
 //!
-//! Bodies that devices send refuse members that they do not know, so that a misspelt option is no silent loss. The
+//! Bodies that devices send are read as [`Object`]s, and refuse members that they do not know, so that a misspelt option is no silent loss. The
 //! bodies that IoT Hub defines pass over them, as the hub does.
 
 mod body;
@@ -25,6 +25,7 @@ pub mod inbox;
 pub mod limits;
 pub mod media_type;
 pub mod method;
+mod object;
 mod openapi;
 mod operation;
 mod prefer;
@@ -42,6 +43,7 @@ pub mod twin;
 pub use body::{Encoding, NotBase64};
 pub use code::Code;
 pub use idempotency::{IdempotencyKey, InvalidIdempotencyKey};
+pub use object::Object;
 pub use openapi::openapi_json;
 pub use operation::{Method, Operation, Stage};
 pub use prefer::{InvalidPrefer, Prefer, Wait};

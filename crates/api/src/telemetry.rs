@@ -42,7 +42,7 @@ pub struct Item {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub properties: BTreeMap<String, String>,
     /// System properties.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::object::object")]
     pub system: SystemProperties,
 }
 
