@@ -2,14 +2,20 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use reqwest::{Method, Response, StatusCode};
 use serde_json::json;
-use store::SessionState;
+use store::{SessionState, Work};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use crate::rig::{PATIENCE, Rig, TOKEN, assert_status, client, problem, send, waiting};
+use crate::rig::{
+    Background, PATIENCE, Rig, TOKEN, assert_status, client, identity, problem, send, serve_device,
+    until, waiting,
+};
 
 const EVENTS: &str = "/devices/dev1/messages/events";
+const METHODS: &str = "/devices/dev1/methods";
+const DESIRED: &str = "/devices/dev1/twin/properties/desired";
+const INBOX: &str = "/devices/dev1/inbox";
 
 #[tokio::test]
 async fn a_message_has_262144_bytes() {
@@ -54,6 +60,7 @@ async fn a_json_body_has_its_own_limit() {
     let rig = Rig::with(|config| config.limits.json_bytes = 100).await;
     let body = |bytes: usize| format!("[{}]", " ".repeat(bytes - 2));
     for bytes in [99, 100] {
+        // Read as a whole, and found empty.
         problem(
             rig.post("/devices/dev1/inbox/settle", body(bytes)).await,
             400,
@@ -120,52 +127,82 @@ async fn a_request_has_16384_bytes_of_headers() {
     }
 }
 
-#[tokio::test]
-async fn a_device_has_its_share_of_requests() {
-    let mut rig = Rig::with(|config| config.limits.requests_per_device = 2).await;
+/// Opens long-polls of a device until it has this many requests in flight.
+async fn polls(rig: &mut Rig, paths: &[&str]) -> Vec<Background<Response>> {
     rig.hub.is(SessionState::Settled).await;
     rig.hub.wants(7, json!({})).await;
-    let poll = |path: &str| {
-        let request = rig.request(Method::GET, path);
-        waiting(
-            request
-                .header("prefer", "wait=15")
-                .header("if-none-match", "\"7\""),
-        )
-    };
-    let polls = [
-        poll("/devices/dev1/methods"),
-        poll("/devices/dev1/twin/properties/desired"),
-    ];
-    rig.hub.until_needed(|needs| needs.methods, true).await;
-    rig.hub.until_needed(|needs| needs.desired, true).await;
-    let response = rig.get("/devices/dev1/inbox").await;
-    assert_eq!(response.headers()["retry-after"], "1");
-    problem(response, 429, "throttled").await;
-    drop(polls);
-    // The front notices that a client is gone when it next looks at the connection.
-    let start = std::time::Instant::now();
-    while rig.get("/devices/dev1/inbox").await.status() != StatusCode::NO_CONTENT {
-        assert!(start.elapsed() < PATIENCE);
+    let mut polls = Vec::new();
+    for path in paths {
+        let request = rig
+            .request(Method::GET, path)
+            .header("prefer", "wait=15")
+            .header("if-none-match", "\"7\"");
+        polls.push(waiting(request));
+        match *path {
+            METHODS => rig.hub.until_needed(|needs| needs.methods, true).await,
+            DESIRED => rig.hub.until_needed(|needs| needs.desired, true).await,
+            other => panic!("nobody could see when {other} waits"),
+        }
+    }
+    polls
+}
+
+#[tokio::test]
+async fn a_device_has_its_share_of_requests() {
+    // With one poll open there is room below the limit of 3, with two there is room for the last one, with a limit of 2
+    // there is none.
+    for (limit, open, fits) in [
+        (3, &[METHODS][..], true),
+        (3, &[METHODS, DESIRED], true),
+        (2, &[METHODS, DESIRED], false),
+    ] {
+        let mut rig = Rig::with(|config| config.limits.requests_per_device = limit).await;
+        let polls = polls(&mut rig, open).await;
+        let response = rig.get(INBOX).await;
+        if fits {
+            assert_status(&response, StatusCode::NO_CONTENT);
+            continue;
+        }
+        assert_eq!(response.headers()["retry-after"], "1");
+        problem(response, 429, "throttled").await;
+        // Another device has its own share.
+        serve_device(&rig.store, &identity("dev2"), "tmb_of-dev2").await;
+        let request = rig
+            .anonymous(Method::GET, "/devices/dev2/methods")
+            .bearer_auth("tmb_of-dev2")
+            .header("prefer", "wait=0");
+        assert_status(&send(request).await, StatusCode::NO_CONTENT);
+        drop(polls);
+        // The front notices that a client is gone when it next looks at the connection.
+        let start = std::time::Instant::now();
+        while rig.get(INBOX).await.status() != StatusCode::NO_CONTENT {
+            assert!(start.elapsed() < PATIENCE);
+        }
     }
 }
 
 #[tokio::test]
 async fn all_devices_have_a_share_together() {
-    let mut rig = Rig::with(|config| config.limits.requests = 1).await;
-    rig.hub.is(SessionState::Settled).await;
-    let poll = waiting(
-        rig.request(Method::GET, "/devices/dev1/inbox")
-            .header("prefer", "wait=15"),
-    );
-    rig.hub.until_needed(|needs| needs.session, true).await;
-    problem(rig.get("/devices/dev1/inbox").await, 503, "overloaded").await;
-    assert!(!poll.is_finished());
+    for (limit, open, fits) in [
+        (3, &[METHODS][..], true),
+        (3, &[METHODS, DESIRED], true),
+        (2, &[METHODS, DESIRED], false),
+    ] {
+        let mut rig = Rig::with(|config| config.limits.requests = limit).await;
+        let _polls = polls(&mut rig, open).await;
+        let response = send(rig.anonymous(Method::GET, "/openapi.json")).await;
+        if fits {
+            assert_status(&response, StatusCode::OK);
+        } else {
+            problem(response, 503, "overloaded").await;
+        }
+    }
 }
 
 #[tokio::test]
 async fn connections_beyond_the_limit_are_closed() {
     let rig = Rig::with(|config| config.limits.connections = 2).await;
+    // The first leaves room for one more, the second takes it.
     let mut open = vec![rig.connect().await, rig.connect().await];
     let mut third = tokio::net::TcpStream::connect(rig.address).await.unwrap();
     assert_eq!(
@@ -192,21 +229,33 @@ async fn connections_beyond_the_limit_are_closed() {
 
 #[tokio::test]
 async fn http2_streams_beyond_the_limit_wait_for_their_turn() {
-    let mut rig = Rig::with(|config| config.limits.streams = 4).await;
-    rig.hub.acknowledges().await;
-    let client = client(&rig.certificate, &[b"h2"]);
-    let posts: Vec<_> = (0..12)
-        .map(|number| {
-            waiting(
-                client
-                    .post(rig.url(EVENTS))
-                    .bearer_auth(TOKEN)
-                    .body(number.to_string()),
-            )
-        })
-        .collect();
-    for post in posts {
-        assert_status(&post.result().await, StatusCode::NO_CONTENT);
+    for posts in [3, 4, 5] {
+        let mut rig = Rig::with(|config| config.limits.streams = 4).await;
+        // The hub takes messages and says nothing of them, so their requests stay open.
+        rig.hub.settles(|_| None).await;
+        let client = client(&rig.certificate, &[b"h2"]);
+        // The first request learns the limit from the front's settings.
+        assert_status(
+            &send(client.get(rig.url("/openapi.json"))).await,
+            StatusCode::OK,
+        );
+        let post = |body: &'static str| {
+            let request = client.post(rig.url(EVENTS)).bearer_auth(TOKEN);
+            waiting(request.header("prefer", "wait=15").body(body))
+        };
+        let _posts: Vec<_> = (0..posts).map(|_| post("stream")).collect();
+        until(|| rig.hub.taken.lock().len() == posts.min(4)).await;
+        // What comes on a connection of its own overtakes the stream that waits.
+        let other = waiting(rig.request(Method::POST, EVENTS).body("other"));
+        until(|| rig.hub.taken.lock().len() == posts.min(4) + 1).await;
+        let is_other =
+            |work: &Work| matches!(work, Work::Telemetry(sent) if sent.payload == "other");
+        assert!(rig.hub.taken.lock().last().is_some_and(is_other), "{posts}");
+        drop(other);
+        // Once the hub acknowledges, all of them have their turn.
+        let (taken, expected) = (rig.hub.taken.clone(), posts.max(4));
+        rig.hub.acknowledges().await;
+        until(|| taken.lock().len() > expected).await;
     }
 }
 
