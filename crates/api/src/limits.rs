@@ -27,5 +27,7 @@ pub const SETTLEMENTS: usize = 500;
 pub const IDEMPOTENCY_KEY_LENGTH: RangeInclusive<usize> = 16..=128;
 /// How long a gateway token lives if the request does not say.
 pub const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// How long a gateway token lives at least, if what it is bought with lives as long.
+pub const TOKEN_LIFETIME_LEAST: Duration = Duration::from_secs(60);
 /// How long a gateway token lives at most.
 pub const TOKEN_LIFETIME_MOST: Duration = Duration::from_secs(30 * 24 * 3600);

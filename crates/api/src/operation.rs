@@ -1,7 +1,10 @@
 //! Every call of the API: its method, its path, and whether it is served yet.
 //!
 //! Literal parts of a path match without regard to case and one trailing slash is accepted; the parts in braces are
-//! exact. A device's path has a twin below `modules/{module}` wherever IoT Hub has modules.
+//! exact. A device's path has a twin below `modules/{module}` wherever IoT Hub has modules: it has no cloud-to-device
+//! messages and no file upload for them, so those paths do not exist.
+
+use crate::token::Scope;
 
 /// An HTTP method.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -63,7 +66,7 @@ macro_rules! operations {
                 match self { $(Self::$name => module_path!($scope $path),)* }
             }
 
-            /// Whether the call is served for devices.
+            /// Whether the call is served, for devices and for modules that have it.
             #[must_use]
             pub const fn stage(self) -> Stage {
                 match self { $(Self::$name => Stage::$stage,)* }
@@ -125,7 +128,7 @@ operations! {
     /// Everything in one request.
     Sync = "sync", Post, both "/sync", Planned;
     /// Buys a gateway token.
-    CreateToken = "createToken", Post, both "/token", Planned;
+    CreateToken = "createToken", Post, both "/token", Served;
     /// What became of something that was stored.
     GetReceipt = "getReceipt", Get, both "/receipts/{receipt}", Planned;
     /// Where to ring when something waits.
@@ -149,10 +152,29 @@ impl Method {
 }
 
 impl Operation {
-    /// Whether the call is served for modules.
+    /// The scopes that open the call to a gateway token, each by itself; none if every token may make it. A call that
+    /// shows things of several scopes shows those that the token has.
     #[must_use]
-    pub const fn module_stage(self) -> Stage {
-        Stage::Planned
+    pub const fn scopes(self) -> &'static [Scope] {
+        match self {
+            Self::SendTelemetry => &[Scope::Telemetry],
+            Self::ReceiveMessage | Self::CompleteMessage | Self::AbandonMessage | Self::Settle => {
+                &[Scope::Messages]
+            }
+            Self::CreateUpload | Self::ReportUpload | Self::ReportUploadById => &[Scope::Files],
+            Self::GetTwin | Self::PatchReported | Self::GetDesired => &[Scope::Twin],
+            Self::ListMethods | Self::AnswerMethod => &[Scope::Methods],
+            Self::GetInbox | Self::OpenStream => &[Scope::Messages, Scope::Methods, Scope::Twin],
+            Self::Sync => &[
+                Scope::Telemetry,
+                Scope::Messages,
+                Scope::Methods,
+                Scope::Twin,
+            ],
+            Self::GetReceipt => &[Scope::Telemetry, Scope::Twin],
+            Self::PutPush => &[Scope::Messages, Scope::Methods],
+            Self::CreateToken | Self::GetOpenApi => &[],
+        }
     }
 
     /// Whether the call changes something that a copy of the request would change again, so that an idempotency key

@@ -8,12 +8,15 @@ use utoipa::ToSchema;
 #[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRequest {
-    /// How long it should live, in seconds: 24 h if it is not there, 30 d at most.
+    /// How long it should live, in seconds: 24 h if it is not there, 30 d at most. It never outlives a gateway token, or
+    /// a token that only the hub can judge, that it is bought with: what it got stands in the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 60, maximum = 2_592_000)]
     pub lifetime_s: Option<u32>,
-    /// What it should allow; everything that the credential allows if it is empty.
+    /// What it should allow; everything that the credential allows if it is empty. More than the credential allows is
+    /// 403.
     #[serde(default)]
+    #[schema(max_items = 16)]
     pub scope: Vec<Scope>,
 }
 
@@ -31,6 +34,20 @@ pub enum Scope {
     Methods,
     /// Uploading files.
     Files,
+}
+
+impl Scope {
+    /// The text in a request.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Telemetry => "telemetry",
+            Self::Messages => "messages",
+            Self::Twin => "twin",
+            Self::Methods => "methods",
+            Self::Files => "files",
+        }
+    }
 }
 
 /// A gateway token.

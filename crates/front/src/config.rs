@@ -50,9 +50,16 @@ pub struct Limits {
     pub header_bytes: usize,
     /// Headers of a request; more is answered 431. Default: 64.
     pub headers: usize,
-    /// Bytes of a JSON body; more is answered 413. A telemetry body has IoT Hub's own limit of 262144.
-    /// Default: 262144.
+    /// Bytes of a JSON body; more is answered 413. A telemetry body has IoT Hub's own limit of 262144, a batch with a
+    /// result per message 1048576. Default: 262144.
     pub json_bytes: usize,
+    /// Credentials that may fail in a minute for one device, and from one address; a further one is answered 429
+    /// `throttled` instead of 401. A good credential is taken whatever has failed. Default: 20. More lets guessers learn
+    /// more, fewer lets a gateway behind a proxy tell fewer devices what is wrong with their credentials.
+    pub failed_credentials: u32,
+    /// Tokens bought with `POST .../token` that one device or module may have at once; the next is answered 429
+    /// `throttled`. Default: 64.
+    pub bought_tokens: usize,
 }
 
 /// How long a client waits, and is waited for: `"10s"`, `"250ms"`, `"2m"`; a day at most.
@@ -137,6 +144,8 @@ impl Default for Limits {
             header_bytes: 16 * 1024,
             headers: 64,
             json_bytes: api::limits::BODY_BYTES,
+            failed_credentials: 20,
+            bought_tokens: 64,
         }
     }
 }

@@ -45,6 +45,17 @@ pub(crate) struct Found<T> {
     pub(crate) completeness: Completeness,
 }
 
+/// What a reader of the inbox wants to see.
+pub(crate) struct Wanted<'a> {
+    /// Cloud-to-device messages.
+    pub(crate) messages: bool,
+    /// Direct methods. Only who wants them counts as somebody who can answer them.
+    pub(crate) methods: bool,
+    /// Desired properties of versions that this test does not know. They are followed only if there is such a test,
+    /// because following them costs a twin read.
+    pub(crate) desired: Option<&'a (dyn Fn(TwinVersion) -> bool + Sync)>,
+}
+
 /// The desired properties, as a device asks for them.
 #[derive(Debug)]
 pub(crate) enum DesiredFound {
@@ -105,25 +116,29 @@ impl Delivery {
         }
     }
 
-    /// Everything that waits. Of the desired properties only what `has_desired`, a test of versions, does not know;
-    /// they are followed only if there is such a test, because following them costs a twin read.
+    /// Everything that waits and is wanted.
     pub(crate) async fn inbox(
         &self,
         identity: &Identity,
-        has_desired: Option<&(dyn Fn(TwinVersion) -> bool + Sync)>,
+        wanted: Wanted<'_>,
         wait: Option<Duration>,
     ) -> Result<Found<InboxView>, Error> {
         let needs = Needs {
-            methods: true,
-            desired: has_desired.is_some(),
+            methods: wanted.methods,
+            desired: wanted.desired.is_some(),
         };
         let mut poll = self.poll(identity, needs, wait).await?;
         loop {
             let status = self.store.signals.status(identity).await?;
             let mut view = self.store.inbox.read(identity).await?;
-            let is_known = has_desired.is_none() || is_fresh(&view, &status);
+            let is_known = wanted.desired.is_none() || is_fresh(&view, &status);
             view.desired = view.desired.filter(|desired| {
-                has_desired.is_some_and(|has| is_known && !has(desired.section.version))
+                let has = wanted.desired;
+                has.is_some_and(|has| is_known && !has(desired.section.version))
+            });
+            view.entries.retain(|entry| match entry {
+                InboxEntry::Message(_) => wanted.messages,
+                InboxEntry::Method(_) => wanted.methods,
             });
             if !view.entries.is_empty() || view.desired.is_some() {
                 return Ok(Found::some(view, &status));

@@ -4,6 +4,7 @@
 //! its way, and its outcome stands.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,8 +18,8 @@ use iothub::{
     twin::{ReportedPatch, Twin, TwinVersion},
 };
 use store::{
-    Conclusion, Done, Failure, LockToken, MethodRequestId, Needs, SettleError, Settlement, Store,
-    StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket, TicketLost, Work,
+    Conclusion, Done, Failure, LockToken, MethodRequestId, Needs, Outcome, SettleError, Settlement,
+    Store, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket, TicketLost, Work,
 };
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
@@ -70,6 +71,9 @@ pub(crate) enum Error {
     /// What upstream did is something else than what was asked.
     #[error("the outcome does not fit the request")]
     Mismatch,
+    /// The answer to a direct method was not sent, and as the method is claimed no other can be.
+    #[error("the answer was not sent, and the direct method can be answered no more: {0}")]
+    AnswerLost(Box<Self>),
     /// The message cannot be settled.
     #[error(transparent)]
     Settle(SettleError),
@@ -90,6 +94,34 @@ pub(crate) enum Error {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         Self::Failed(Box::new(failure))
+    }
+}
+
+impl Error {
+    /// Whether it is certain that nothing has left for the hub, and nothing will.
+    fn means_not_sent(&self) -> bool {
+        match self {
+            Self::TooLarge { .. }
+            | Self::PropertiesTooLarge { .. }
+            | Self::MessageIdTooLong(_)
+            | Self::Method(_)
+            | Self::AnswerLost(_) => true,
+            Self::Submit(error) => match error {
+                SubmitError::DeviceFull { .. } | SubmitError::Full => true,
+                SubmitError::Store(error) => *error != StoreError::UnknownOutcome,
+            },
+            Self::Failed(failure) => match **failure {
+                Failure::CredentialRefused
+                | Failure::HubUnavailable
+                | Failure::MethodGone
+                | Failure::DoesNotFit
+                | Failure::Stopping => true,
+                Failure::HubError { .. } | Failure::HubTimeout => false,
+            },
+            Self::Mismatch | Self::Settle(_) | Self::Store(_) | Self::Lost(_) | Self::Stopping => {
+                false
+            }
+        }
     }
 }
 
@@ -117,6 +149,60 @@ impl Devices {
             Done::Acknowledged => Ok(()),
             Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
         }
+    }
+
+    /// Sends many telemetry messages in their order; returns when it is known of each what became of it, in the same
+    /// order. A message that cannot be sent does not stop those behind it; one for which there is no room does, for
+    /// they would overtake it when it is sent again.
+    pub(crate) async fn send_telemetries(
+        &self,
+        identity: &Identity,
+        messages: Vec<Telemetry>,
+        wait: Duration,
+    ) -> Result<Vec<Result<(), Error>>, Error> {
+        let deadline = Instant::now() + wait.max(SHORTEST_WAIT);
+        let mut results: Vec<_> = messages.iter().map(|_| Ok(())).collect();
+        let mut under_way: VecDeque<(usize, Ticket<Outcome>)> = VecDeque::with_capacity(WINDOW);
+        let mut stopped: Option<SubmitError> = None;
+        for (place, telemetry) in messages.into_iter().enumerate() {
+            if let Err(error) = check_telemetry(identity, &telemetry) {
+                results[place] = Err(error);
+                continue;
+            }
+            if under_way.len() == WINDOW
+                && let Some((oldest, ticket)) = under_way.pop_front()
+            {
+                results[oldest] = acknowledged(ticket, deadline).await;
+            }
+            let submission = Submission {
+                id: self.ids.next(),
+                identity: identity.clone(),
+                work: Work::Telemetry(telemetry),
+                survival: Survival::Ephemeral { deadline },
+            };
+            while stopped.is_none() {
+                match self.submit(&submission).await {
+                    Ok(ticket) => {
+                        under_way.push_back((place, ticket));
+                        break;
+                    }
+                    // The own messages take the room: the oldest of them leaves it when it is settled.
+                    Err(SubmitError::DeviceFull { .. })
+                        if let Some((oldest, ticket)) = under_way.pop_front() =>
+                    {
+                        results[oldest] = acknowledged(ticket, deadline).await;
+                    }
+                    Err(error) => stopped = Some(error),
+                }
+            }
+            if let Some(error) = &stopped {
+                results[place] = Err(error.clone().into());
+            }
+        }
+        for (place, ticket) in under_way {
+            results[place] = acknowledged(ticket, deadline).await;
+        }
+        Ok(results)
     }
 
     /// Reads the twin at the hub.
@@ -174,6 +260,13 @@ impl Devices {
             devices
                 .carry_out(&identity, Work::MethodAnswer { request, response }, wait)
                 .await
+                .map_err(|error| {
+                    if error.means_not_sent() {
+                        Error::AnswerLost(Box::new(error))
+                    } else {
+                        error
+                    }
+                })
         });
         match answered.await.map_err(|_| Error::Stopping)?? {
             Done::Acknowledged => Ok(()),
@@ -239,19 +332,13 @@ impl Devices {
         wait: Duration,
     ) -> Result<Done, Error> {
         let deadline = Instant::now() + wait.max(SHORTEST_WAIT);
-        let ticket = self
-            .submit(Submission {
-                id: self.ids.next(),
-                identity: identity.clone(),
-                work,
-                survival: Survival::Ephemeral { deadline },
-            })
-            .await?;
-        // The session gives the entry up at the deadline and knows best why, so it gets a moment to say so.
-        match timeout_at((deadline + SLACK).into(), ticket).await {
-            Ok(outcome) => Ok(outcome??),
-            Err(_) => Err(Failure::HubTimeout.into()),
-        }
+        let submission = Submission {
+            id: self.ids.next(),
+            identity: identity.clone(),
+            work,
+            survival: Survival::Ephemeral { deadline },
+        };
+        outcome(self.submit(&submission).await?, deadline).await
     }
 
     /// Settles again if the answer was lost, which is the same settlement. Only an abandon may count each time.
@@ -272,14 +359,31 @@ impl Devices {
     }
 
     /// Submits again under the same id if the answer was lost, which does nothing twice.
-    async fn submit(&self, submission: Submission) -> Result<Ticket<store::Outcome>, SubmitError> {
+    async fn submit(&self, submission: &Submission) -> Result<Ticket<Outcome>, SubmitError> {
         for _ in 1..ATTEMPTS {
             match self.store.outbox.submit(submission.clone()).await {
                 Err(SubmitError::Store(StoreError::UnknownOutcome)) => {}
                 result => return result,
             }
         }
-        self.store.outbox.submit(submission).await
+        self.store.outbox.submit(submission.clone()).await
+    }
+}
+
+/// Waits for the outcome of an entry.
+async fn outcome(ticket: Ticket<Outcome>, deadline: Instant) -> Result<Done, Error> {
+    // The session gives the entry up at the deadline and knows best why, so it gets a moment to say so.
+    match timeout_at((deadline + SLACK).into(), ticket).await {
+        Ok(outcome) => Ok(outcome??),
+        Err(_) => Err(Failure::HubTimeout.into()),
+    }
+}
+
+/// Waits for the hub's acknowledgement of a message.
+async fn acknowledged(ticket: Ticket<Outcome>, deadline: Instant) -> Result<(), Error> {
+    match outcome(ticket, deadline).await? {
+        Done::Acknowledged => Ok(()),
+        Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
     }
 }
 
@@ -296,7 +400,7 @@ async fn conclusion(ticket: Ticket<Conclusion>, deadline: Instant) -> Result<Set
 }
 
 /// Checks what the hub would answer by closing the connection.
-fn check_telemetry(identity: &Identity, telemetry: &Telemetry) -> Result<(), Error> {
+pub(crate) fn check_telemetry(identity: &Identity, telemetry: &Telemetry) -> Result<(), Error> {
     let size = telemetry.size();
     if size > limits::TELEMETRY_BYTES {
         return Err(Error::TooLarge {
@@ -351,6 +455,9 @@ impl SubmissionIds {
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 /// How much later than the entry's deadline its outcome may come.
 const SLACK: Duration = Duration::from_millis(250);
+/// Messages of one batch that are under way at once: more than a session sends at once, and few enough to leave room in
+/// the outbox for what else the device has to say.
+const WINDOW: usize = 128;
 /// How often a call of the store is made whose answer is lost.
 const ATTEMPTS: u32 = 3;
 /// More than the bytes of a telemetry topic without application properties: two ids, literals, names of system

@@ -10,16 +10,20 @@
 //!
 //! 1. the gateway's own limits (503), the head (400), the host (400, 421)
 //! 2. path and method (404, 405): both are public knowledge
-//! 3. the credential (401): nothing about ids is said to a stranger
-//! 4. the ids in the path: their form (400), then whether they are the credential's own (403). Whether another device
-//!    exists is never looked up, so it cannot show
-//! 5. whether the call is served (501), the device's limit (429), and then what the call itself asks for
+//! 3. the credential (401, or 429 once too many have failed): nothing about ids is said to a stranger. A shared access
+//!    signature is judged for the ids in the path, so there their form (400) comes first
+//! 4. the ids in the path: their form (400), then whether they are the credential's own, or a module of its device
+//!    (403). Whether another device exists is never looked up, so it cannot show; whether a device has a module may be
+//!    known to the device (404)
+//! 5. whether the credential's scope covers the call (403) and whether it is served (501), the device's limit (429), and
+//!    then what the call itself asks for
 //!
 //! The router is ours because the usual ones decode a path before they match it, and match it exactly: IoT Hub's
 //! clients rely on the opposite of both.
 
 mod admin;
 mod answer;
+mod batch;
 mod extract;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -34,9 +38,11 @@ mod request_id;
 mod route;
 mod telemetry;
 pub(crate) mod tls;
+mod tokens;
 mod twin;
 
 use std::{
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Instant, SystemTime},
@@ -47,8 +53,8 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderName, HeaderValue, Request, header, request::Parts};
 use hyper::body::Incoming;
-use iothub::{Identity, Timestamp};
-use store::Store;
+use iothub::{ErrorCode, Timestamp};
+use store::Registry;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, debug_span, field::Empty};
 
@@ -63,11 +69,12 @@ use self::{
     route::{Call, Route},
 };
 use crate::{
-    auth,
+    auth::{self, AuthError, Authenticator, Credential, Failures, Grant, Proof},
     config::{Config, Limits, ServedName, Waits},
     delivery::Delivery,
     devices::Devices,
     metrics::Metrics,
+    tokens::Tokens,
 };
 
 /// The device API.
@@ -75,9 +82,12 @@ pub(crate) struct Gateway {
     names: Vec<ServedName>,
     limits: Limits,
     waits: Waits,
-    store: Store,
+    registry: Arc<dyn Registry>,
+    authenticator: Authenticator,
+    failures: Failures,
     devices: Arc<Devices>,
     delivery: Delivery,
+    tokens: Tokens,
     in_flight: Arc<InFlight>,
     request_ids: RequestIds,
     metrics: Arc<Metrics>,
@@ -88,18 +98,27 @@ pub(crate) struct Gateway {
 impl Gateway {
     pub(crate) fn new(
         config: &Config,
-        store: Store,
+        parts: &crate::Parts,
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
         stopping: CancellationToken,
     ) -> Result<Self, getrandom::Error> {
+        let store = &parts.store;
         Ok(Self {
             names: config.names.clone(),
             limits: config.limits.clone(),
             waits: config.waits.clone(),
+            registry: store.registry.clone(),
+            authenticator: Authenticator::new(
+                store.registry.clone(),
+                store.judge.clone(),
+                parts.hubs.clone(),
+                config.names.clone(),
+            ),
+            failures: Failures::new(config.limits.failed_credentials),
             devices: Arc::new(Devices::new(store.clone(), tasks)?),
             delivery: Delivery::new(store.clone(), stopping.clone(), config.waits.hub),
-            store,
+            tokens: Tokens::new(store.registry.clone(), config.limits.bought_tokens),
             in_flight: InFlight::new(config.limits.requests, config.limits.requests_per_device),
             request_ids: RequestIds::new()?,
             metrics,
@@ -112,6 +131,7 @@ impl Gateway {
     async fn respond(
         &self,
         request: Request<Incoming>,
+        source: IpAddr,
         operation: &mut Option<Operation>,
     ) -> Result<Answer, Refusal> {
         if self.stopping.is_cancelled() {
@@ -136,19 +156,24 @@ impl Gateway {
         if call.operation == Operation::GetOpenApi {
             return Ok(self.openapi());
         }
-        let identity = self.authenticate(&parts).await?;
-        extract::check_identity(&identity, call.device.unwrap_or_default(), call.module)?;
-        if stage(&call) == Stage::Planned {
+        let grant = self.authenticate(&parts, &call, source).await?;
+        if !tokens::is_open(call.operation.scopes(), grant.scopes) {
+            return Err(Refusal::new(
+                Code::Forbidden,
+                "the token does not have the scope that the call needs",
+            ));
+        }
+        if call.operation.stage() == Stage::Planned {
             return Err(Refusal::new(
                 Code::NotImplemented,
                 "this version does not serve the call yet",
             ));
         }
-        let _of_device = self.in_flight.enter_device(&identity)?;
+        let _of_device = self.in_flight.enter_device(&grant.identity)?;
         let item = extract::decode(call.item.unwrap_or_default())?.into_owned();
         let operation = call.operation;
         let request = DeviceRequest {
-            identity,
+            grant,
             item,
             headers: parts.headers,
             uri: parts.uri,
@@ -160,11 +185,66 @@ impl Gateway {
         self.carry_out(operation, request).await
     }
 
-    async fn authenticate(&self, parts: &Parts) -> Result<Identity, Refusal> {
-        let now = Timestamp::from(SystemTime::now());
-        let identity = auth::authenticate(&*self.store.registry, &parts.headers, now).await?;
-        tracing::Span::current().record("device", tracing::field::display(&identity));
-        Ok(identity)
+    /// Finds out whom the request is for and what its credential allows. A credential that has failed is counted.
+    async fn authenticate(
+        &self,
+        parts: &Parts,
+        call: &Call<'_>,
+        source: IpAddr,
+    ) -> Result<Grant, Refusal> {
+        let (device, module) = (call.device.unwrap_or_default(), call.module);
+        let credential = auth::credential(&parts.headers).and_then(Credential::parse);
+        let granted = match credential {
+            Ok(Credential::Token(token)) => self.authenticator.token(token, now()).await,
+            Ok(Credential::Signature(text)) => {
+                let (device, module) = extract::ids(device, module)?;
+                self.authenticator.signature(text, device, module).await
+            }
+            Err(error) => Err(error),
+        };
+        let grant = match granted {
+            Ok(grant) => self.narrow(grant, device, module).await?,
+            Err(error) => return Err(self.refuse(error, device, source)),
+        };
+        tracing::Span::current().record("device", tracing::field::display(&grant.identity));
+        Ok(grant)
+    }
+
+    /// Makes a grant one for the identity in the path: the credential's own, or a module of its device.
+    async fn narrow(
+        &self,
+        mut grant: Grant,
+        device: &str,
+        module: Option<&str>,
+    ) -> Result<Grant, Refusal> {
+        let Proof::Token {
+            is_passed_through, ..
+        } = grant.proof
+        else {
+            // It was judged for the path.
+            return Ok(grant);
+        };
+        let named = extract::named(&grant.identity, device, module)?;
+        if named != grant.identity {
+            // What the gateway holds no key for, only the hub knows.
+            if !is_passed_through && self.registry.device(&named).await?.is_none() {
+                let refusal = Refusal::new(Code::NotFound, "the gateway serves no such module");
+                return Err(refusal.with_hub_error(ErrorCode::ModuleNotFound));
+            }
+            grant.identity = named;
+        }
+        Ok(grant)
+    }
+
+    fn refuse(&self, error: AuthError, device: &str, source: IpAddr) -> Refusal {
+        if error.is_failed_attempt() {
+            // In whatever way it is written, it is one device.
+            let device = extract::decode(device).unwrap_or_else(|_| device.into());
+            if let Err(too_many) = self.failures.count(&device, source, Instant::now()) {
+                return too_many.into();
+            }
+        }
+        error.into()
     }
 
     /// The one call that is for everybody.
@@ -189,13 +269,13 @@ impl Gateway {
             Operation::AnswerMethod => methods::respond(self, request).await,
             Operation::GetInbox => inbox::read(self, request).await,
             Operation::Settle => inbox::settle(self, request).await,
+            Operation::CreateToken => tokens::create(self, request).await,
             Operation::GetOpenApi => Ok(self.openapi()),
             Operation::CreateUpload
             | Operation::ReportUpload
             | Operation::ReportUploadById
             | Operation::OpenStream
             | Operation::Sync
-            | Operation::CreateToken
             | Operation::GetReceipt
             | Operation::PutPush => Err(Refusal::new(
                 Code::NotImplemented,
@@ -209,6 +289,7 @@ impl Application for Gateway {
     fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
+        source: IpAddr,
     ) -> impl Future<Output = Answer> + Send + 'static {
         let gateway = self;
         let id = gateway.request_ids.next();
@@ -218,7 +299,7 @@ impl Application for Gateway {
             gateway.metrics.requests_in_flight.increment(1.0);
             let _in_flight = Defer(|| gateway.metrics.requests_in_flight.decrement(1.0));
             let mut operation = None;
-            let responded = AssertUnwindSafe(gateway.respond(request, &mut operation))
+            let responded = AssertUnwindSafe(gateway.respond(request, source, &mut operation))
                 .catch_unwind()
                 .await;
             let answer = finish(responded, id, &gateway.metrics);
@@ -248,10 +329,7 @@ fn finish(
     };
     metrics.problem(refusal.code());
     debug!(code = refusal.code().as_str(), "refused");
-    with_common_headers(
-        refusal.into_answer(id, Timestamp::from(SystemTime::now())),
-        id,
-    )
+    with_common_headers(refusal.into_answer(id, now()), id)
 }
 
 fn with_common_headers(mut answer: Answer, id: RequestId) -> Answer {
@@ -267,12 +345,8 @@ fn with_common_headers(mut answer: Answer, id: RequestId) -> Answer {
     answer
 }
 
-/// Whether a call is served, for whom it is made.
-const fn stage(call: &Call<'_>) -> Stage {
-    match call.module {
-        None => call.operation.stage(),
-        Some(_) => call.operation.module_stage(),
-    }
+fn now() -> Timestamp {
+    Timestamp::from(SystemTime::now())
 }
 
 /// Does something when it is dropped: at the end, or when the client goes away in the middle.

@@ -2,8 +2,8 @@
 //! sends, and the admin API.
 //!
 //! How a request finds its way: `http/listen` accepts a connection, `http` checks the request and finds its handler,
-//! `auth` turns its credential into an identity, the handler calls one verb of `devices` or `delivery`, which speak
-//! to the store and to nothing else. What goes wrong on the way becomes an answer in `http/problem`, and only there.
+//! `auth` turns its credential into a grant, the handler calls one verb of `devices` or `delivery`, which speak
+//! to the store and to nothing else. `tokens` makes gateway tokens. What goes wrong on the way becomes an answer in `http/problem`, and only there.
 //!
 //! [`Front::start`] binds the listeners and returns a [`Handle`], which stops them in order: nothing new is accepted,
 //! long-polls end with what is known, writes in flight get their answers, and what is left at the deadline is cut.
@@ -16,6 +16,7 @@ mod delivery;
 mod devices;
 mod http;
 pub mod metrics;
+mod tokens;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -50,7 +51,7 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 pub struct Parts {
     /// The contract with the other half.
     pub store: Store,
-    /// The hubs whose devices the admin API may name.
+    /// The hubs whose devices a request may reach, and the admin API may name.
     pub hubs: Vec<HubName>,
     /// What opens the admin API.
     pub admin_token: SecretString,
@@ -149,7 +150,7 @@ impl Front {
         let metrics = Arc::new(Metrics::new());
         let gateway = Gateway::new(
             &config,
-            parts.store.clone(),
+            &parts,
             metrics.clone(),
             tasks.clone(),
             stopping.clone(),

@@ -7,12 +7,13 @@
 mod shown;
 
 use std::{
+    net::IpAddr,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use api::Code;
+use api::{Code, Object};
 use futures_util::FutureExt as _;
 use http::{HeaderValue, Method, Request, StatusCode, header};
 use hyper::body::Incoming;
@@ -35,12 +36,14 @@ use super::{
     listen::Application,
     problem::Refusal,
     request_id::RequestIds,
+    tokens,
 };
 use crate::{
     RenderMetrics,
-    auth::{self, AuthError, FreshToken},
+    auth::{AuthError, Credential},
     config::{Config, Limits, ServedName, Waits},
     metrics::Metrics,
+    tokens::FreshToken,
 };
 
 /// The admin API.
@@ -105,8 +108,8 @@ impl Admin {
             (["metrics"], &Method::GET) => Ok(answer::bytes(PROMETHEUS, (self.render_metrics)())),
             (["admin", "v1", "tokens"], &Method::POST) => {
                 let body = extract::read_body(body, self.limits.json_bytes, &self.waits).await?;
-                self.create_token(serde_json::from_slice(&body).map_err(BadRequest::Json)?)
-                    .await
+                let Object(asked) = serde_json::from_slice(&body).map_err(BadRequest::Json)?;
+                self.create_token(asked).await
             }
             (["admin", "v1", "tokens"], &Method::GET) => {
                 self.list_tokens(&self.asked(None, &query)?).await
@@ -141,7 +144,9 @@ impl Admin {
             .headers
             .get(header::AUTHORIZATION)
             .ok_or(AuthError::Missing)?;
-        let given = auth::bearer(credential)?;
+        let Credential::Token(given) = Credential::parse(credential)? else {
+            return Err(AuthError::Scheme.into());
+        };
         if bool::from(
             given
                 .as_bytes()
@@ -182,7 +187,7 @@ impl Admin {
             hash: fresh.hash,
             created_at,
             expires_at,
-            scopes: Scopes::ALL,
+            scopes: tokens::known(&asked.scope).unwrap_or(Scopes::ALL),
             origin: TokenOrigin::Operator,
         };
         self.store.registry.put_token(record.clone()).await?;
@@ -319,7 +324,7 @@ impl Admin {
 }
 
 impl Application for Admin {
-    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Answer {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>, _source: IpAddr) -> Answer {
         let responded = AssertUnwindSafe(self.respond(request)).catch_unwind().await;
         finish(responded, self.request_ids.next(), &self.metrics)
     }

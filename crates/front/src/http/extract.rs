@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use api::{IdempotencyKey, InvalidIdempotencyKey, InvalidPrefer, Prefer};
+use api::{IdempotencyKey, InvalidIdempotencyKey, InvalidPrefer, NotBase64, Prefer};
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Uri, header, request::Parts};
 use http_body::Body as _;
@@ -13,11 +13,15 @@ use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
-use crate::config::{Limits, ServedName, Waits};
+use crate::{
+    auth::Grant,
+    config::{Limits, ServedName, Waits},
+};
 
 /// A request for one device, whose credential is good for it.
 pub(crate) struct DeviceRequest {
-    pub(crate) identity: Identity,
+    /// Whom the request is for, and what its credential allows.
+    pub(crate) grant: Grant,
     /// What the path names below the device: a lock, a method request.
     pub(crate) item: String,
     pub(crate) headers: HeaderMap,
@@ -48,6 +52,24 @@ pub(crate) enum BadRequest {
     /// Another device or module than the credential's.
     #[error("the credential is not for this device")]
     OtherDevice,
+    /// A batch that IoT Hub would not take.
+    #[error("message {number} of the batch: {problem}")]
+    BatchItem {
+        /// Which message, from 1.
+        number: usize,
+        /// What is wrong with it.
+        problem: NotBase64,
+    },
+    /// A message of a batch with a result per item.
+    #[error(transparent)]
+    NotBase64(#[from] NotBase64),
+    /// How long a token should live.
+    #[error(
+        "lifetime_s is a number of seconds between {least} and {most}",
+        least = api::limits::TOKEN_LIFETIME_LEAST.as_secs(),
+        most = api::limits::TOKEN_LIFETIME_MOST.as_secs()
+    )]
+    Lifetime,
     /// Too many headers, or too large ones.
     #[error(
         "the request has {headers} headers and {bytes} bytes of them, the most is {most_headers} and {most_bytes}"
@@ -159,33 +181,51 @@ pub(crate) fn check_head(parts: &Parts, limits: &Limits) -> Result<(), BadReques
     })
 }
 
-/// Checks that the path names the identity that the credential speaks for. An id that is none is said to be so: that
-/// depends on nothing but the request itself.
-pub(crate) fn check_identity(
-    identity: &Identity,
+/// The identity that a path names, for a credential that speaks for `own`: itself, or a module of it. An id that is
+/// none is said to be so: that depends on nothing but the request itself.
+pub(crate) fn named(
+    own: &Identity,
     device: &str,
     module: Option<&str>,
-) -> Result<(), BadRequest> {
+) -> Result<Identity, BadRequest> {
     let device = decode(device)?;
     let module = module.map(decode).transpose()?;
-    if device != identity.device_id().as_str() {
-        device.parse::<DeviceId>().map_err(|error| BadRequest::Id {
-            what: "device",
-            error,
-        })?;
+    let is_own_device = device == own.device_id().as_str();
+    if is_own_device && module.as_deref() == own.module_id().map(ModuleId::as_str) {
+        return Ok(own.clone());
     }
-    if let Some(module) = &module {
-        module.parse::<ModuleId>().map_err(|error| BadRequest::Id {
-            what: "module",
-            error,
-        })?;
+    let (device, module) = parse_ids(&device, module.as_deref())?;
+    match (module, own.module_id()) {
+        (Some(module), None) if is_own_device => {
+            Ok(Identity::module(own.hub().clone(), device, module))
+        }
+        _ => Err(BadRequest::OtherDevice),
     }
-    let is_same_module = module.as_deref() == identity.module_id().map(ModuleId::as_str);
-    if device == identity.device_id().as_str() && is_same_module {
-        Ok(())
-    } else {
-        Err(BadRequest::OtherDevice)
-    }
+}
+
+/// The ids in a path.
+pub(crate) fn ids(
+    device: &str,
+    module: Option<&str>,
+) -> Result<(DeviceId, Option<ModuleId>), BadRequest> {
+    let module = module.map(decode).transpose()?;
+    parse_ids(&decode(device)?, module.as_deref())
+}
+
+fn parse_ids(
+    device: &str,
+    module: Option<&str>,
+) -> Result<(DeviceId, Option<ModuleId>), BadRequest> {
+    let device = device.parse().map_err(|error| BadRequest::Id {
+        what: "device",
+        error,
+    })?;
+    let module = module.map(str::parse).transpose();
+    let module = module.map_err(|error| BadRequest::Id {
+        what: "module",
+        error,
+    })?;
+    Ok((device, module))
 }
 
 /// Decodes one part of a path, once.
@@ -213,6 +253,11 @@ pub(crate) fn text<'a>(
 }
 
 impl DeviceRequest {
+    /// The device or module that the request is for.
+    pub(crate) const fn identity(&self) -> &Identity {
+        &self.grant.identity
+    }
+
     /// What the request prefers.
     pub(crate) fn prefer(&self) -> Result<Prefer, BadRequest> {
         let values = self.headers.get_all(api::header::PREFER).iter();
@@ -398,18 +443,20 @@ mod tests {
         let device = Identity::device(hub(), "dev:1".parse().unwrap());
         let module = Identity::module(hub(), "dev:1".parse().unwrap(), "m".parse().unwrap());
         for id in ["dev:1", "dev%3A1", "dev%3a1"] {
-            assert!(check_identity(&device, id, None).is_ok(), "{id}");
-            assert!(check_identity(&module, id, Some("m")).is_ok(), "{id}");
+            assert_eq!(named(&device, id, None).unwrap(), device, "{id}");
+            assert_eq!(named(&module, id, Some("m")).unwrap(), module, "{id}");
+            // A device speaks for its modules.
+            assert_eq!(named(&device, id, Some("m")).unwrap(), module, "{id}");
         }
         for (identity, device, named) in [
             (&device, "DEV:1", None),
             (&device, "dev2", None),
             (&device, "dev%253A1", None),
-            (&device, "dev:1", Some("m")),
+            (&device, "dev2", Some("m")),
             (&module, "dev:1", None),
             (&module, "dev:1", Some("M")),
         ] {
-            let refused = check_identity(identity, device, named);
+            let refused = super::named(identity, device, named);
             assert!(
                 matches!(refused, Err(BadRequest::OtherDevice)),
                 "{device} {named:?}"
@@ -421,20 +468,17 @@ mod tests {
     fn an_id_that_is_none_is_said_to_be_so() {
         let identity = Identity::device("hub.example".parse().unwrap(), "dev1".parse().unwrap());
         for bad in ["a%2Fb", "a%00", "a%20b", "%23", ""] {
-            let refused = check_identity(&identity, bad, None);
+            let refused = named(&identity, bad, None);
             assert!(matches!(refused, Err(BadRequest::Id { .. })), "{bad}");
         }
         for bad in ["%", "a%2", "a%zz", "%ff"] {
             assert!(
-                matches!(
-                    check_identity(&identity, bad, None),
-                    Err(BadRequest::Escape)
-                ),
+                matches!(named(&identity, bad, None), Err(BadRequest::Escape)),
                 "{bad}"
             );
         }
         assert!(matches!(
-            check_identity(&identity, "dev1", Some("a%2Fb")),
+            named(&identity, "dev1", Some("a%2Fb")),
             Err(BadRequest::Id { .. })
         ));
     }

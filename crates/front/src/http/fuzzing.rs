@@ -9,7 +9,7 @@ use super::{
     telemetry,
 };
 use crate::{
-    auth,
+    auth::{self, Credential},
     config::{Limits, ServedName},
 };
 
@@ -23,13 +23,13 @@ pub fn takes_head(parts: &Parts, names: &[ServedName], identity: &Identity) -> b
     let checked = || -> Result<(), BadRequest> {
         extract::check_head(parts, &Limits::default())?;
         extract::check_host(parts, names)?;
-        extract::check_identity(identity, call.device.unwrap_or_default(), call.module)?;
+        extract::named(identity, call.device.unwrap_or_default(), call.module)?;
         extract::decode(call.item.unwrap_or_default())?;
         telemetry::properties(&parts.headers)?;
         Ok(())
     };
     auth::credential(&parts.headers)
-        .and_then(auth::bearer)
+        .and_then(Credential::parse)
         .is_ok()
         && checked().is_ok()
 }

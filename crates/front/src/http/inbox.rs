@@ -1,7 +1,7 @@
 //! The inbox: everything that waits in one list, and many settlements in one request.
 
 use api::{
-    ItemResult, etag,
+    ItemResult, Object, etag,
     inbox::{
         ChangedDesired, Entry, Inbox, Outcome, Settle, SettleAnswer, SettleResult, WaitingMessage,
     },
@@ -9,7 +9,7 @@ use api::{
 };
 use http::{StatusCode, header};
 use iothub::twin::TwinVersion;
-use store::{InboxEntry, InboxView, LockToken, MessageEntry, Settlement};
+use store::{InboxEntry, InboxView, LockToken, MessageEntry, Scope, Settlement};
 
 use super::{
     Gateway,
@@ -18,10 +18,10 @@ use super::{
     methods,
     problem::Refusal,
 };
-use crate::delivery::Completeness;
+use crate::delivery::{Completeness, Wanted};
 
 /// `GET .../inbox`. Desired properties are among the entries only if the device says which version it has, with
-/// `If-None-Match` as for the desired properties alone.
+/// `If-None-Match` as for the desired properties alone. What the credential has no scope for is not there.
 pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
     let wait = request.poll_wait(&gateway.waits)?;
     let has = |version: TwinVersion| request.has(&etag::of_desired(version));
@@ -31,9 +31,15 @@ pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<An
         } else {
             None
         };
+    let scopes = request.grant.scopes;
+    let wanted = Wanted {
+        messages: scopes.contain(Scope::Messages),
+        methods: scopes.contain(Scope::Methods),
+        desired: has_desired.filter(|_| scopes.contain(Scope::Twin)),
+    };
     let found = gateway
         .delivery
-        .inbox(&request.identity, has_desired, wait)
+        .inbox(request.identity(), wanted, wait)
         .await?;
     let entries = entries(&found.found);
     if entries.is_empty() {
@@ -52,8 +58,8 @@ pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<An
 /// `POST .../inbox/settle`.
 pub(super) async fn settle(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
     let wait = request.write_wait(&gateway.waits)?;
-    let identity = request.identity.clone();
-    let list: Vec<Settle> = request.json(&gateway.limits, &gateway.waits).await?;
+    let identity = request.identity().clone();
+    let list: Vec<Object<Settle>> = request.json(&gateway.limits, &gateway.waits).await?;
     if list.is_empty() {
         return Err(BadRequest::Empty("settlements").into());
     }
@@ -67,7 +73,7 @@ pub(super) async fn settle(gateway: &Gateway, request: DeviceRequest) -> Result<
     }
     let settlements: Vec<_> = list
         .iter()
-        .map(|settle| {
+        .map(|Object(settle)| {
             (
                 LockToken::from_text(&settle.token),
                 settlement(settle.outcome),
@@ -81,14 +87,11 @@ pub(super) async fn settle(gateway: &Gateway, request: DeviceRequest) -> Result<
     let results = list
         .into_iter()
         .zip(results)
-        .map(|(settle, result)| SettleResult {
+        .map(|(Object(settle), result)| SettleResult {
             token: settle.token,
             result: match result {
                 Ok(settled) => ItemResult::delivered(answer::delivery_of(settled)),
-                Err(error) => {
-                    let refusal = Refusal::from(error);
-                    ItemResult::failed(refusal.code(), refusal.into_detail(), None)
-                }
+                Err(error) => Refusal::from(error).into_item(),
             },
         });
     Ok(answer::json(&SettleAnswer {

@@ -7,7 +7,7 @@ use std::{
     convert::Infallible,
     fmt::Display,
     future::poll_fn,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     time::Duration,
@@ -40,10 +40,11 @@ use crate::{
 
 /// What answers requests.
 pub(crate) trait Application: Send + Sync + 'static {
-    /// Answers one request, whatever it is.
+    /// Answers one request, whatever it is. `source` is where its connection comes from.
     fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
+        source: IpAddr,
     ) -> impl Future<Output = Response<Full<Bytes>>> + Send + 'static;
 }
 
@@ -115,7 +116,7 @@ async fn serve<A: Application>(
     }
     shared.metrics.connections.increment(1.0);
     match tls {
-        None => serve_http1(socket, application, &shared).await,
+        None => serve_http1(socket, peer.ip(), application, &shared).await,
         Some(acceptor) => match timeout(shared.waits.handshake, acceptor.accept(socket)).await {
             Err(_) => shared.metrics.handshake_failed(HandshakeFailure::Timeout),
             Ok(Err(error)) => {
@@ -123,9 +124,9 @@ async fn serve<A: Application>(
                 shared.metrics.handshake_failed(HandshakeFailure::Tls);
             }
             Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
-                serve_http2(stream, application, &shared).await;
+                serve_http2(stream, peer.ip(), application, &shared).await;
             }
-            Ok(Ok(stream)) => serve_http1(stream, application, &shared).await,
+            Ok(Ok(stream)) => serve_http1(stream, peer.ip(), application, &shared).await,
         },
     }
     shared.metrics.connections.decrement(1.0);
@@ -133,6 +134,7 @@ async fn serve<A: Application>(
 
 async fn serve_http1<A: Application>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    source: IpAddr,
     application: Arc<A>,
     shared: &Shared,
 ) {
@@ -141,7 +143,7 @@ async fn serve_http1<A: Application>(
         let pulse = pulse.clone();
         service_fn(move |request| {
             let busy = pulse.begin();
-            let answer = application.clone().answer(request);
+            let answer = application.clone().answer(request, source);
             async move {
                 let _busy = busy;
                 Ok::<_, Infallible>(answer.await)
@@ -169,6 +171,7 @@ async fn serve_http1<A: Application>(
 
 async fn serve_http2<A: Application>(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    source: IpAddr,
     application: Arc<A>,
     shared: &Shared,
 ) {
@@ -177,7 +180,7 @@ async fn serve_http2<A: Application>(
         let pulse = pulse.clone();
         service_fn(move |request| {
             let busy = pulse.begin();
-            let answer = application.clone().answer(request);
+            let answer = application.clone().answer(request, source);
             async move {
                 let _busy = busy;
                 Ok::<_, Infallible>(answer.await)

@@ -21,7 +21,7 @@ pub(super) async fn receive(gateway: &Gateway, request: DeviceRequest) -> Result
     let lock = lock_timeout(&request)?.unwrap_or(gateway.waits.lock);
     let found = gateway
         .delivery
-        .receive(&request.identity, lock, wait)
+        .receive(request.identity(), lock, wait)
         .await?;
     match found.found {
         Some(lease) => Ok(shown(&lease)),
@@ -55,7 +55,7 @@ async fn settle(
     let wait = request.write_wait(&gateway.waits)?;
     let settled = gateway
         .devices
-        .settle(&request.identity, &token, settlement, wait)
+        .settle(request.identity(), &token, settlement, wait)
         .await?;
     Ok(answer::done(answer::delivery_of(settled)))
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use api::{
-    Code, Delivery,
+    Code, Delivery, Object,
     method::{MethodAnswer, WaitingMethod, WaitingMethods},
 };
 use http::StatusCode;
@@ -20,7 +20,7 @@ use super::{
 /// `GET .../methods`.
 pub(super) async fn list(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
     let wait = request.poll_wait(&gateway.waits)?;
-    let found = gateway.delivery.methods(&request.identity, wait).await?;
+    let found = gateway.delivery.methods(request.identity(), wait).await?;
     if found.found.is_empty() {
         return Ok(answer::inbox(
             answer::empty(StatusCode::NO_CONTENT),
@@ -34,7 +34,7 @@ pub(super) async fn list(gateway: &Gateway, request: DeviceRequest) -> Result<An
 /// `POST .../methods/{request}/response`.
 pub(super) async fn respond(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
     let wait = request.write_wait(&gateway.waits)?;
-    let identity = request.identity.clone();
+    let identity = request.identity().clone();
     let id: MethodRequestId =
         request
             .item
@@ -42,7 +42,7 @@ pub(super) async fn respond(gateway: &Gateway, request: DeviceRequest) -> Result
             .map_err(|error: store::ParseMethodRequestIdError| {
                 Refusal::new(Code::NotFound, error.to_string())
             })?;
-    let answer: MethodAnswer = request.json(&gateway.limits, &gateway.waits).await?;
+    let Object::<MethodAnswer>(answer) = request.json(&gateway.limits, &gateway.waits).await?;
     gateway
         .devices
         .answer_method(&identity, id, answer.into(), wait)

@@ -4,7 +4,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use api::{Code, Problem};
+use api::{Code, ItemResult, Problem};
 use http::{HeaderValue, StatusCode, header};
 use iothub::{
     ErrorCode, HubError, Timestamp,
@@ -19,7 +19,10 @@ use super::{
     in_flight::TooMany,
     request_id::RequestId,
 };
-use crate::{auth::AuthError, devices};
+use crate::{
+    auth::{AuthError, TooManyFailures},
+    devices, tokens,
+};
 
 /// A request that is refused, before its name is known.
 #[derive(Debug)]
@@ -57,8 +60,15 @@ impl Refusal {
         self.code
     }
 
-    pub(crate) fn into_detail(self) -> String {
-        self.detail.into_owned()
+    /// Says more of what went wrong, in front of what is said already.
+    pub(crate) fn with_context(mut self, context: &str) -> Self {
+        self.detail = format!("{context}: {}", self.detail).into();
+        self
+    }
+
+    /// The result of one item of a list.
+    pub(crate) fn into_item(self) -> ItemResult {
+        ItemResult::failed(self.code, self.detail, self.retry_after)
     }
 
     /// The answer to the request of this name.
@@ -109,6 +119,7 @@ impl From<devices::Error> for Refusal {
             Error::Submit(error) => error.into(),
             Error::Failed(failure) => (*failure).into(),
             Error::Mismatch => Self::new(Code::Internal, error.to_string()),
+            Error::AnswerLost(_) => Self::new(Code::MethodGone, error.to_string()),
             Error::Settle(error) => settle(error),
             Error::Method(error) => method(error),
             Error::Store(error) => error.into(),
@@ -208,14 +219,41 @@ impl From<AuthError> for Refusal {
         let code = match error {
             AuthError::Conflicting => Code::InvalidRequest,
             AuthError::Missing
-            | AuthError::SharedAccessSignature
             | AuthError::Scheme
             | AuthError::Unknown
-            | AuthError::Expired => Code::Unauthenticated,
+            | AuthError::Expired
+            | AuthError::Malformed(_)
+            | AuthError::Refused => Code::Unauthenticated,
             // "We could not find out" is not "the answer is no".
+            AuthError::Undecided => Code::HubUnavailable,
             AuthError::Store(error) => return error.into(),
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<TooManyFailures> for Refusal {
+    fn from(error: TooManyFailures) -> Self {
+        Self {
+            retry_after: Some(error.retry_after),
+            ..Self::new(Code::Throttled, error.to_string())
+        }
+    }
+}
+
+impl From<tokens::Error> for Refusal {
+    fn from(error: tokens::Error) -> Self {
+        use tokens::Error;
+        let text = error.to_string();
+        match error {
+            Error::Scope | Error::TooFarFromItsOrigin => Self::new(Code::Forbidden, text),
+            Error::TooMany { retry_after } => Self {
+                retry_after: Some(retry_after),
+                ..Self::new(Code::Throttled, text)
+            },
+            Error::Randomness(_) => Self::new(Code::Internal, text),
+            Error::Store(error) => error.into(),
+        }
     }
 }
 
@@ -229,6 +267,9 @@ impl From<BadRequest> for Refusal {
             | BadRequest::Prefer(_)
             | BadRequest::IdempotencyKey(_)
             | BadRequest::LockTimeout
+            | BadRequest::BatchItem { .. }
+            | BadRequest::NotBase64(_)
+            | BadRequest::Lifetime
             | BadRequest::Body(_)
             | BadRequest::Json(_)
             | BadRequest::Empty(_) => Code::InvalidRequest,

@@ -18,7 +18,7 @@ use crate::delivery::DesiredFound;
 /// `GET .../twin`.
 pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
     let wait = request.write_wait(&gateway.waits)?;
-    let twin = gateway.devices.read_twin(&request.identity, wait).await?;
+    let twin = gateway.devices.read_twin(request.identity(), wait).await?;
     let tag = etag::of_twin(&twin);
     if request.has(&tag) {
         return Ok(answer::tagged(
@@ -42,7 +42,7 @@ pub(super) async fn patch_reported(
     let patch = ReportedPatch::parse(&body)?;
     let version = gateway
         .devices
-        .patch_reported(&request.identity, patch, wait)
+        .patch_reported(&request.grant.identity, patch, wait)
         .await?;
     let body = ReportedAnswer {
         version: version.map(|version| version.0),
@@ -58,7 +58,7 @@ pub(super) async fn desired(gateway: &Gateway, request: DeviceRequest) -> Result
     let wait = wait.filter(|_| request.headers.contains_key(header::IF_NONE_MATCH));
     match gateway
         .delivery
-        .desired(&request.identity, &has, wait)
+        .desired(request.identity(), &has, wait)
         .await?
     {
         DesiredFound::Changed(section) => {

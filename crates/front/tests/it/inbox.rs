@@ -134,6 +134,7 @@ async fn a_list_of_settlements_has_limits() {
         "",
         "{}",
         r#"[{"token":"t"}]"#,
+        r#"[["t","complete"]]"#,
         r#"[{"token":"t","outcome":"ack"}]"#,
     ] {
         problem(rig.post(SETTLE, bad).await, 400, "invalid_request").await;

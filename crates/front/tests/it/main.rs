@@ -8,6 +8,7 @@
 
 mod admin;
 mod bad_input;
+mod batches;
 mod defects;
 mod hostile;
 mod hub;
@@ -15,8 +16,11 @@ mod inbox;
 mod limits;
 mod messages;
 mod methods;
+mod modules;
 mod rig;
 mod routes;
 mod shutdown;
+mod signatures;
 mod telemetry;
+mod tokens;
 mod twin;

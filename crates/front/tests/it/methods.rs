@@ -115,6 +115,37 @@ async fn an_answer_whose_connection_ends_on_the_way_is_gone() {
 }
 
 #[tokio::test]
+async fn an_answer_that_was_not_sent_cannot_be_sent_again() {
+    let mut rig = Rig::start().await;
+    for (failure, status, code) in [
+        (Failure::HubUnavailable, 410, "method_gone"),
+        (Failure::CredentialRefused, 410, "method_gone"),
+        (Failure::Stopping, 410, "method_gone"),
+        // It may have been sent.
+        (Failure::HubTimeout, 504, "hub_timeout"),
+    ] {
+        rig.hub.settles(move |_| Some(Err(failure.clone()))).await;
+        let id = rig.hub.invokes("m", "", PATIENCE).await;
+        let path = format!("{METHODS}/{id}/response");
+        problem(rig.post(&path, r#"{"status":200}"#).await, status, code).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wait_without_a_number_is_the_usual_one() {
+    let rig = Rig::with(|config| config.waits.poll = Duration::from_secs(1)).await;
+    rig.hub.is(SessionState::Settled).await;
+    let start = std::time::Instant::now();
+    let request = rig.request(Method::GET, METHODS).header("prefer", "wait");
+    assert_status(&send(request).await, StatusCode::NO_CONTENT);
+    let took = start.elapsed();
+    assert!(
+        (Duration::from_secs(1)..Duration::from_secs(3)).contains(&took),
+        "{took:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_bad_answer_leaves_the_method_open() {
     let mut rig = Rig::start().await;
     rig.hub.is(SessionState::Settled).await;
@@ -125,6 +156,7 @@ async fn a_bad_answer_leaves_the_method_open() {
         "",
         "{}",
         "[]",
+        "[200]",
         r#"{"status":"200"}"#,
         r#"{"status":200,"paylod":1}"#,
         r#"{"status":3000000000}"#,

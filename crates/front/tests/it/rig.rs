@@ -27,6 +27,7 @@ use tombolo_front::{Config, Front, Handle, Parts};
 
 use crate::hub::Hub;
 
+pub(crate) const HUB: &str = "hub.example";
 pub(crate) const TOKEN: &str = "tmb_of-dev1";
 pub(crate) const ADMIN_TOKEN: &str = "the-admin-token";
 /// Longer than anything takes here, shorter than a person waits.
@@ -104,7 +105,7 @@ impl Rig {
         let hub = Hub::new(&store, &identity("dev1")).await;
         let parts = Parts {
             store: store.clone(),
-            hubs: vec!["hub.example".parse().unwrap()],
+            hubs: vec![HUB.parse().unwrap()],
             admin_token: ADMIN_TOKEN.into(),
             render_metrics: Arc::new(|| "tombolo_test 1\n".to_owned()),
         };
@@ -237,18 +238,20 @@ pub(crate) async fn send(request: RequestBuilder) -> Response {
 }
 
 pub(crate) fn identity(device: &str) -> Identity {
-    Identity::device("hub.example".parse().unwrap(), device.parse().unwrap())
+    Identity::device(HUB.parse().unwrap(), device.parse().unwrap())
+}
+
+pub(crate) fn module(device: &str, module: &str) -> Identity {
+    Identity::module(
+        HUB.parse().unwrap(),
+        device.parse().unwrap(),
+        module.parse().unwrap(),
+    )
 }
 
 /// Adds a device and a token for it.
 pub(crate) async fn serve_device(store: &Store, identity: &Identity, token: &str) {
-    let record = DeviceRecord {
-        identity: identity.clone(),
-        custody: Custody::Hub,
-        method_policy: MethodPolicy::FailFast,
-        is_pinned: false,
-    };
-    store.registry.put_device(record).await.unwrap();
+    serve(store, identity).await;
     let record = TokenRecord {
         id: TokenId(format!("id-of-{token}")),
         identity: identity.clone(),
@@ -259,6 +262,17 @@ pub(crate) async fn serve_device(store: &Store, identity: &Identity, token: &str
         origin: TokenOrigin::Operator,
     };
     store.registry.put_token(record).await.unwrap();
+}
+
+/// Adds a device or module.
+pub(crate) async fn serve(store: &Store, identity: &Identity) {
+    let record = DeviceRecord {
+        identity: identity.clone(),
+        custody: Custody::Hub,
+        method_policy: MethodPolicy::FailFast,
+        is_pinned: false,
+    };
+    store.registry.put_device(record).await.unwrap();
 }
 
 /// Checks the form that every problem has, and gives its detail.

@@ -255,8 +255,11 @@ pub(super) fn create_token() -> Call {
     Call::new(
         "gateway",
         "Buys a gateway token",
-        "Any accepted credential buys a token for the same device that lives 24 h by default and 30 d at most, so that a \
-         background request hours later still has a live credential.",
+        "Any accepted credential buys a token for the device or module of the path that lives 24 h by default and 30 d at \
+         most, so that a background request hours later still has a live credential. A token that was bought with a \
+         gateway token has no scope that this one lacks, does not outlive it, and is revoked with it. A token that was \
+         bought with a shared access signature that only the hub can judge does not outlive that. As many bought tokens \
+         of a device as may live at once: 429 until the first of them ends.",
     )
     .body(json_body::<token::TokenRequest>(
         "What the token should be good for.",

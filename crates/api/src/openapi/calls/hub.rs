@@ -20,9 +20,11 @@ pub(super) fn send_telemetry() -> Call {
         "A single message is the body, byte by byte; `Content-Type` says nothing of it. Its properties are headers: \
          `iothub-app-{name}` for an application property, the others for system properties. Body, values of system \
          properties, and names and values of application properties together have at most 262,144 bytes, and all \
-         properties must fit into the 65,535 bytes of an MQTT topic.\n\nTwo media types make the body a batch, and are \
-         planned and answer 501 until then: `application/vnd.microsoft.iothub.json` is IoT Hub's own, all messages or none; \
-         `application/vnd.tombolo.batch+json` and `+ndjson` have a result per message.\n\nOnce 204 was answered, IoT Hub \
+         properties must fit into the 65,535 bytes of an MQTT topic.\n\nThree media types make the body a batch. \
+         `application/vnd.microsoft.iothub.json` is IoT Hub's own: at most 262,144 bytes, checked as a whole before \
+         anything is sent, and 204 once every message is acknowledged. `application/vnd.tombolo.batch+json` (a list) and \
+         `application/vnd.tombolo.batch+ndjson` (a message a line) have at most 500 messages and 1 MiB, and a result per \
+         message. Messages of a batch are sent in its order.\n\nOnce 204 was answered, IoT Hub \
          has acknowledged the message. Any other answer promises nothing, and the message may have arrived all the same.",
     );
     let properties = [
@@ -63,7 +65,7 @@ pub(super) fn send_telemetry() -> Call {
         .body(
             RequestBodyBuilder::new()
                 .description(Some(
-                    "The message's body, at most 262,144 bytes; may be empty.",
+                    "The message's body, at most 262,144 bytes; may be empty. Or a batch.",
                 ))
                 .content(media_type::JSON, text_content("{\"temperature\":21.5}"))
                 .content(media_type::BYTES, bytes_content())
@@ -90,14 +92,17 @@ pub(super) fn send_telemetry() -> Call {
         .answers(
             "200",
             json_response::<telemetry::BatchAnswer>(
-                "A batch with a result per message. Planned.",
+                "A batch with a result per message, in the order of the request.",
                 json!({"results": [{"status": 204, "delivery": "hub"}]}),
             ),
         )
-        .answers("204", done("IoT Hub has acknowledged the message."))
+        .answers(
+            "204",
+            done("IoT Hub has acknowledged the message, or all messages of its own kind of batch."),
+        )
         .answers("202", stored())
         .at_the_hub()
-        .fails_with(&[Code::OutboxFull, Code::StorageFull, Code::NotImplemented])
+        .fails_with(&[Code::OutboxFull, Code::StorageFull])
 }
 
 pub(super) fn receive_message() -> Call {
@@ -140,7 +145,8 @@ pub(super) fn receive_message() -> Call {
         "Receives the next cloud-to-device message",
         "The message is under a lock of one minute: within it, complete, reject or abandon it with the token in `ETag`, or it \
          comes again. This is IoT Hub's own call, and the only read that hides something from the next reader of the same \
-         call; the inbox shows the message all the same. What a header cannot carry is percent-encoded.",
+         call; the inbox shows the message all the same. Values of headers are what the sender gave, not percent-encoded; \
+         only a value with control characters, which no header can carry, has these and what is not ASCII percent-encoded.",
     )
     .parameter(request_header(header::LOCK_TIMEOUT, "How long the lock should last, in seconds."))
     .parameter(query_number(query::LOCK_TIMEOUT, "The same as the header."))

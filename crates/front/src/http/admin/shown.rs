@@ -1,10 +1,14 @@
 //! Bodies of the admin API.
 
+use api::token::Scope;
 use iothub::{DeviceId, HubName, Identity, ModuleId, Timestamp};
 use serde::{Deserialize, Serialize};
 use store::{
-    ConnectionEpoch, Custody, DeadLetter, MethodPolicy, SessionState, Status, TokenId, TokenRecord,
+    ConnectionEpoch, Custody, DeadLetter, MethodPolicy, SessionState, Status, TokenId, TokenOrigin,
+    TokenRecord,
 };
+
+use crate::http::tokens;
 
 /// Whose token is to be made, and for how long.
 #[derive(Deserialize)]
@@ -15,6 +19,9 @@ pub(super) struct CreateToken {
     pub(super) module: Option<String>,
     /// Until revoked, if it is not there.
     pub(super) lifetime_s: Option<u64>,
+    /// Everything, if it is empty.
+    #[serde(default)]
+    pub(super) scope: Vec<Scope>,
 }
 
 /// A token that was made. The token itself is shown this once.
@@ -32,6 +39,8 @@ pub(super) struct ShownToken {
     pub(super) identity: ShownIdentity,
     pub(super) created_at: Timestamp,
     pub(super) expires_at: Option<Timestamp>,
+    pub(super) scope: Vec<Scope>,
+    pub(super) origin: &'static str,
 }
 
 #[derive(Serialize)]
@@ -98,6 +107,13 @@ impl From<TokenRecord> for ShownToken {
             identity: record.identity.into(),
             created_at: record.created_at,
             expires_at: record.expires_at,
+            scope: tokens::shown(record.scopes),
+            origin: match record.origin {
+                TokenOrigin::Operator => "operator",
+                TokenOrigin::Key => "key",
+                TokenOrigin::Hub => "hub",
+                TokenOrigin::Token(_) => "token",
+            },
         }
     }
 }

@@ -1,0 +1,249 @@
+//! Telemetry in batches.
+//!
+//! IoT Hub's own batch is checked as a whole before anything is sent. On MQTT, though, its messages are single ones: if
+//! the hub fails in the middle, some have arrived, and the answer says how many. Ours has a result for each message, a
+//! message that cannot be read among them, and the others are sent all the same.
+
+use api::{
+    Encoding, NotBase64, Object, limits, media_type,
+    telemetry::{BatchAnswer, HubBatchItem, Item},
+};
+use bytes::Bytes;
+use http::{HeaderMap, header::CONTENT_TYPE};
+use iothub::Telemetry;
+use serde_json::value::RawValue;
+
+use super::{
+    Gateway,
+    answer::{self, Answer},
+    extract::{self, BadRequest, DeviceRequest},
+    problem::Refusal,
+    telemetry::Properties,
+};
+use crate::devices;
+
+/// How a body holds several messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Batch {
+    /// IoT Hub's own list.
+    Hub,
+    /// Our list.
+    List,
+    /// Ours, a message a line.
+    Lines,
+}
+
+impl Batch {
+    /// What the media type of a body says. No other media type says anything: a single message's own stands in
+    /// `iothub-contenttype`.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let value = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+        let media_type = value.split(';').next().unwrap_or_default().trim();
+        let forms = [
+            (media_type::HUB_BATCH, Self::Hub),
+            (media_type::BATCH, Self::List),
+            (media_type::BATCH_LINES, Self::Lines),
+        ];
+        forms
+            .into_iter()
+            .find_map(|(name, form)| name.eq_ignore_ascii_case(media_type).then_some(form))
+    }
+
+    /// Sends the messages of a body.
+    pub(super) async fn send(
+        self,
+        gateway: &Gateway,
+        request: DeviceRequest,
+    ) -> Result<Answer, Refusal> {
+        match self {
+            Self::Hub => send_all_or_none(gateway, request).await,
+            Self::List => send_each(gateway, request, parse_list).await,
+            Self::Lines => send_each(gateway, request, parse_lines).await,
+        }
+    }
+}
+
+/// IoT Hub's own batch.
+async fn send_all_or_none(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
+    let wait = request.write_wait(&gateway.waits)?;
+    let identity = request.identity().clone();
+    let most = iothub::limits::TELEMETRY_BYTES;
+    let body = extract::read_body(request.body, most, &gateway.waits).await?;
+    let items: Vec<Object<HubBatchItem>> =
+        serde_json::from_slice(&body).map_err(BadRequest::Json)?;
+    if items.is_empty() {
+        return Err(BadRequest::Empty("messages").into());
+    }
+    let mut messages = Vec::with_capacity(items.len());
+    for (number, Object(item)) in (1..).zip(items) {
+        let message =
+            from_hub(item).map_err(|problem| BadRequest::BatchItem { number, problem })?;
+        devices::check_telemetry(&identity, &message).map_err(|error| {
+            Refusal::from(error).with_context(&format!("message {number} of the batch"))
+        })?;
+        messages.push(message);
+    }
+    let results = gateway
+        .devices
+        .send_telemetries(&identity, messages, wait)
+        .await?;
+    let (all, arrived) = (
+        results.len(),
+        results.iter().filter(|result| result.is_ok()).count(),
+    );
+    match results.into_iter().find_map(Result::err) {
+        None => Ok(answer::done(api::Delivery::Hub)),
+        Some(error) => Err(Refusal::from(error).with_context(&format!(
+            "IoT Hub has acknowledged {arrived} of the {all} messages"
+        ))),
+    }
+}
+
+/// Our batches: one result for each message.
+async fn send_each(
+    gateway: &Gateway,
+    request: DeviceRequest,
+    parse: fn(&[u8]) -> Result<Vec<&str>, serde_json::Error>,
+) -> Result<Answer, Refusal> {
+    let wait = request.write_wait(&gateway.waits)?;
+    let identity = request.identity().clone();
+    let body = extract::read_body(request.body, limits::BATCH_BYTES, &gateway.waits).await?;
+    let items = parse(&body).map_err(BadRequest::Json)?;
+    if items.is_empty() {
+        return Err(BadRequest::Empty("messages").into());
+    }
+    if items.len() > limits::BATCH_MESSAGES {
+        return Err(BadRequest::TooMany {
+            what: "messages",
+            items: items.len(),
+            most: limits::BATCH_MESSAGES,
+        }
+        .into());
+    }
+    let mut messages = Vec::with_capacity(items.len());
+    let mut unread = Vec::with_capacity(items.len());
+    for text in items {
+        match from_ours(text) {
+            Ok(message) => {
+                messages.push(message);
+                unread.push(None);
+            }
+            Err(problem) => unread.push(Some(problem)),
+        }
+    }
+    let sent = gateway
+        .devices
+        .send_telemetries(&identity, messages, wait)
+        .await?;
+    let mut sent = sent.into_iter();
+    let results = unread.into_iter().map(|problem| match problem {
+        Some(problem) => Refusal::from(problem).into_item(),
+        None => match sent
+            .next()
+            .expect("there is a result for each message that was sent")
+        {
+            Ok(()) => api::ItemResult::delivered(api::Delivery::Hub),
+            Err(error) => Refusal::from(error).into_item(),
+        },
+    });
+    Ok(answer::json(&BatchAnswer {
+        results: results.collect(),
+    }))
+}
+
+/// The texts of the items of a list. What stands in them is read one by one.
+fn parse_list(body: &[u8]) -> Result<Vec<&str>, serde_json::Error> {
+    let items: Vec<&RawValue> = serde_json::from_slice(body)?;
+    Ok(items.into_iter().map(RawValue::get).collect())
+}
+
+/// The lines that hold anything.
+fn parse_lines(body: &[u8]) -> Result<Vec<&str>, serde_json::Error> {
+    let text = std::str::from_utf8(body).map_err(serde::de::Error::custom)?;
+    let lines = text.lines().map(str::trim);
+    Ok(lines.filter(|line| !line.is_empty()).collect())
+}
+
+fn from_ours(text: &str) -> Result<Telemetry, BadRequest> {
+    let Object::<Item>(item) = serde_json::from_str(text).map_err(BadRequest::Json)?;
+    Ok(item.try_into()?)
+}
+
+/// Properties have the names that they have as headers.
+fn from_hub(item: HubBatchItem) -> Result<Telemetry, NotBase64> {
+    let encoding = if item.base64_encoded {
+        Encoding::Base64
+    } else {
+        Encoding::Utf8
+    };
+    let payload: Bytes = encoding.decode(item.body)?;
+    let mut properties = Properties::default();
+    for (name, value) in &item.properties {
+        properties.add(name, || Ok::<_, NotBase64>(value))?;
+    }
+    Ok(properties.into_telemetry(payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_media_type_makes_a_batch_whatever_its_case_and_parameters() {
+        for (value, expected) in [
+            ("application/vnd.microsoft.iothub.json", Some(Batch::Hub)),
+            (
+                "Application/VND.microsoft.iothub.json; charset=utf-8",
+                Some(Batch::Hub),
+            ),
+            ("application/vnd.tombolo.batch+json", Some(Batch::List)),
+            ("application/vnd.tombolo.batch+ndjson", Some(Batch::Lines)),
+            ("application/json", None),
+            ("application/x-ndjson", None),
+            ("", None),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
+            assert_eq!(Batch::of(&headers), expected, "{value}");
+        }
+        assert_eq!(Batch::of(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_message_of_the_hubs_batch_has_its_properties_by_their_headers() {
+        let item = serde_json::from_str(
+            r#"{"body":"eyJ0IjoxfQ==","properties":{"iothub-app-Zeta":"a b","IoTHub-MessageId":"m","iothub-to":"x",
+                "iothub-app-iothub-creation-time-utc":"2026-01-01T00:00:00Z","else":"y"},"more":1}"#,
+        );
+        let message = from_hub(item.unwrap()).unwrap();
+        assert_eq!(&message.payload[..], br#"{"t":1}"#);
+        assert_eq!(message.system.message_id.as_deref(), Some("m"));
+        assert_eq!(message.system.to, None);
+        let mut names: Vec<&str> = message
+            .properties
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        names.sort_unstable();
+        assert_eq!(names, ["Zeta", "iothub-creation-time-utc"]);
+
+        let item = |text| serde_json::from_str(text).unwrap();
+        let text = from_hub(item(r#"{"body":"plain","base64Encoded":false}"#)).unwrap();
+        assert_eq!(&text.payload[..], b"plain");
+        assert_eq!(from_hub(item(r#"{"body":"plain!"}"#)), Err(NotBase64));
+    }
+
+    #[test]
+    fn items_are_read_one_by_one() {
+        let list = parse_list(br#" [ {"body":"a"}, 7 ,{"body":"b"}] "#).unwrap();
+        assert_eq!(list, [r#"{"body":"a"}"#, "7", r#"{"body":"b"}"#]);
+        for bad in [&b""[..], b"{}", b"[1", b"[] []", b"[{]}]", b"\xff"] {
+            assert!(parse_list(bad).is_err(), "{bad:?}");
+        }
+        let lines = parse_lines(b"{\"body\":\"a\"}\r\n\n  7\n{\"body\":\"b\"}").unwrap();
+        assert_eq!(lines, [r#"{"body":"a"}"#, "7", r#"{"body":"b"}"#]);
+        assert!(parse_lines(b"\xff").is_err());
+        assert!(from_ours("7").is_err() && from_ours(r#"{"body":"a"}"#).is_ok());
+    }
+}

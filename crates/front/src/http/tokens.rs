@@ -1,0 +1,72 @@
+//! `POST .../token`.
+
+use std::time::{Duration, SystemTime};
+
+use api::{
+    Object, limits,
+    token::{self, TokenAnswer, TokenRequest},
+};
+use iothub::Timestamp;
+use secrecy::ExposeSecret as _;
+use store::{Scope, Scopes};
+
+use super::{
+    Gateway,
+    answer::{self, Answer},
+    extract::{self, BadRequest, DeviceRequest},
+    problem::Refusal,
+};
+use crate::tokens::Wish;
+
+/// Sells a token to whoever has a good credential.
+pub(super) async fn create(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
+    let body = extract::read_body(request.body, gateway.limits.json_bytes, &gateway.waits).await?;
+    let Object::<TokenRequest>(asked) = serde_json::from_slice(&body).map_err(BadRequest::Json)?;
+    let lifetime = asked.lifetime_s.map_or(limits::TOKEN_LIFETIME, |seconds| {
+        Duration::from_secs(seconds.into())
+    });
+    if !(limits::TOKEN_LIFETIME_LEAST..=limits::TOKEN_LIFETIME_MOST).contains(&lifetime) {
+        return Err(BadRequest::Lifetime.into());
+    }
+    let wish = Wish {
+        lifetime,
+        scopes: known(&asked.scope),
+    };
+    let now = Timestamp::from(SystemTime::now());
+    let bought = gateway.tokens.buy(&request.grant, wish, now).await?;
+    Ok(answer::json(&TokenAnswer {
+        token: bought.token.expose_secret().to_owned(),
+        token_id: bought.id.0,
+        expires_at: bought.expires_at,
+        scope: shown(bought.scopes),
+    }))
+}
+
+/// Whether a call is open to a credential.
+pub(super) fn is_open(needed: &[token::Scope], scopes: Scopes) -> bool {
+    known(needed).is_none_or(|needed| needed.iter().any(|scope| scopes.contain(scope)))
+}
+
+/// Scopes as devices write them.
+pub(super) fn shown(scopes: Scopes) -> Vec<token::Scope> {
+    let shown = |scope| match scope {
+        Scope::Telemetry => token::Scope::Telemetry,
+        Scope::Messages => token::Scope::Messages,
+        Scope::Twin => token::Scope::Twin,
+        Scope::Methods => token::Scope::Methods,
+        Scope::Files => token::Scope::Files,
+    };
+    scopes.iter().map(shown).collect()
+}
+
+/// Scopes that a list names; `None` if it names none, which stands for no restriction.
+pub(super) fn known(scopes: &[token::Scope]) -> Option<Scopes> {
+    let known = |scope: &token::Scope| match scope {
+        token::Scope::Telemetry => Scope::Telemetry,
+        token::Scope::Messages => Scope::Messages,
+        token::Scope::Twin => Scope::Twin,
+        token::Scope::Methods => Scope::Methods,
+        token::Scope::Files => Scope::Files,
+    };
+    (!scopes.is_empty()).then(|| scopes.iter().map(known).collect())
+}
