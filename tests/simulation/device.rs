@@ -482,9 +482,10 @@ impl Device {
             desired: Some(desired),
         };
         let now = world.hub_now();
+        let whom = world.hub.identity(world.device_id.clone(), None);
         world
             .hub
-            .update_twin(&world.device_id, change, None, now)
+            .update_twin(&whom, change, None, now)
             .unwrap();
     }
 
