@@ -16,7 +16,6 @@ pub struct TokenRequest {
     /// What it should allow; everything that the credential allows if it is empty. More than the credential allows is
     /// 403.
     #[serde(default)]
-    #[schema(max_items = 16)]
     pub scope: Vec<Scope>,
 }
 
