@@ -49,7 +49,7 @@ use iothub::Identity;
 use session::{Event, LossReason, Receipt, Session, Subscriptions};
 use store::{
     ArrivalId, Conclusion, ConnectionEpoch, Custody, DeviceRecord, Done, Failure, MethodPolicy,
-    NeedsNow, NeedsWatch, Partition, StoreError,
+    Need, NeedsNow, NeedsWatch, Partition, StoreError,
 };
 use tokio::select;
 use tokio_util::sync::CancellationToken;
@@ -276,8 +276,20 @@ impl Driver {
             Happened::Stop if !self.node.stop.is_cancelled() => return Err(StoreError::Stale),
             Happened::Stop => self.close(now()),
             Happened::Link(event) => self.on_link(event).await?,
-            Happened::Needs => self.current_needs = self.needs.current(),
-            Happened::Outbox => self.take_work().await?,
+            Happened::Needs => {
+                self.current_needs = self.needs.current();
+                if self.current_needs.session == Need::Now {
+                    self.session.hurry(now());
+                }
+            }
+            Happened::Outbox => {
+                if self.session.epoch().is_none() {
+                    // If an attempt begins because of it, the work waits for that.
+                    self.session.hurry(now());
+                    self.drain().await?;
+                }
+                self.take_work().await?;
+            }
             Happened::Settlement(receipt) => self.on_settlement(receipt),
             Happened::Time => self.on_time().await?,
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use store::SessionState;
+use store::{Done, Failure, SessionState};
 use tokio::time::advance;
 
 use crate::{
@@ -67,9 +67,30 @@ async fn a_message_that_nobody_settles_goes_back_to_the_hub() {
     assert_eq!(packets.last(), Some(&Packet::Disconnect));
     rig.messages(0).await;
 
+    // The next connection is not made at once: messages that always come too late are not to make a storm.
+    rig.until(SessionState::Connecting).await;
+    advance(Duration::from_secs(2)).await;
     let mut connection = rig.hub.accept(true).await;
     connection.deliver("hello", 1).await;
     rig.messages(1).await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_brings_about_an_attempt_however_long_the_back_off_has_become() {
+    let _clock = stop_clock();
+    let rig = quiet(false).await;
+    for _ in 0..12 {
+        let ticket = rig.send("x").await;
+        let (connection, _) = rig.hub.connect().await;
+        drop(connection);
+        assert_eq!(soon(ticket).await, Ok(Err(Failure::HubUnavailable)));
+        advance(Duration::from_secs(2)).await;
+    }
+    let ticket = rig.send("x").await;
+    let mut connection = rig.hub.accept(false).await;
+    let (_, _, packet_id) = connection.next_publish().await;
+    connection.puback(packet_id.unwrap()).await;
+    assert_eq!(soon(ticket).await, Ok(Ok(Done::Acknowledged)));
 }
 
 #[tokio::test]
