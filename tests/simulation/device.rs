@@ -15,7 +15,7 @@ use iothub::{
 use serde_json::{Map, Value, json};
 use session::{Event, MethodRequestId, Receipt, Subscriptions, WorkId};
 
-use crate::world::World;
+use crate::world::{LinkId, World};
 
 pub struct Device {
     rng: fastrand::Rng,
@@ -36,6 +36,8 @@ pub struct Device {
     method: Next<u64>,
     /// Calls by what the service sent: the answer must be to that.
     calls: BTreeMap<CallId, Bytes>,
+    /// Calls whose callers wait for the device, by what they sent: where the hub has sent them to in the end.
+    waiting: BTreeMap<Bytes, Option<LinkId>>,
     to_answer: Vec<(Instant, MethodRequestId, Bytes)>,
     answers: BTreeMap<WorkId, MethodRequestId>,
     answered: BTreeSet<MethodRequestId>,
@@ -59,6 +61,7 @@ pub struct Report {
     pub messages: usize,
     pub messages_shown_again: usize,
     pub methods_answered: usize,
+    pub methods_waited: usize,
     pub methods_not_online: usize,
     pub methods_timed_out: usize,
     pub connections: usize,
@@ -96,6 +99,7 @@ impl Device {
             completed: BTreeSet::new(),
             method: next(120),
             calls: BTreeMap::new(),
+            waiting: BTreeMap::new(),
             to_answer: Vec::new(),
             answers: BTreeMap::new(),
             answered: BTreeSet::new(),
@@ -145,6 +149,11 @@ impl Device {
         if self.report.connections == 0 {
             world.session.open(now);
         }
+        self.check_offered(world);
+        assert!(
+            !world.hub_offers_methods() || self.waiting.values().all(Option::is_some),
+            "a call waits in the hub for a device that is there"
+        );
         self.complete_messages(world);
         self.answer_methods(world);
         self.read_twin(world);
@@ -196,6 +205,10 @@ impl Device {
                 self.report.connections_lost += usize::from(reason != session::LossReason::Renewed);
             }
             Event::Settled { .. } => self.check_settled(),
+            Event::MethodsOffered { epoch } => {
+                assert_eq!(world.session.epoch(), Some(epoch));
+                self.check_offered(world);
+            }
             Event::Delivered(id) => self.on_delivered(id),
             Event::Gone(id) => {
                 assert!(
@@ -230,6 +243,8 @@ impl Device {
             }
             Event::MethodRequested { id, request } => {
                 assert!(!self.answered.contains(&id), "a request comes once");
+                let has_waited = self.waiting.remove(&request.payload).is_some();
+                self.report.methods_waited += usize::from(has_waited);
                 let at = world.now() + Duration::from_secs(self.rng.u64(0..8));
                 self.to_answer.push((at, id, request.payload));
             }
@@ -249,8 +264,18 @@ impl Device {
         }
     }
 
+    /// The hub has written something.
+    pub fn on_transmitted(&mut self, link: LinkId, bytes: &[u8]) {
+        for (payload, sent_on) in &mut self.waiting {
+            if bytes.windows(payload.len()).any(|part| part == payload) {
+                *sent_on = Some(link);
+            }
+        }
+    }
+
     pub fn on_method_done(&mut self, call: CallId, result: Result<MethodResponse, hub::Error>) {
         let sent = self.calls.remove(&call).expect("a call ends once");
+        let was_sent = self.waiting.remove(&sent) != Some(None);
         match result {
             Ok(MethodResponse {
                 status: 200,
@@ -265,9 +290,13 @@ impl Device {
                     (503, &br#"{"code":"device_asleep"}"#[..])
                 );
             }
-            Err(error) => {
+            Err(error) if was_sent => {
                 assert_eq!(error.code, iothub::ErrorCode::GatewayTimeout);
                 self.report.methods_timed_out += 1;
+            }
+            Err(error) => {
+                assert_eq!(error.code, iothub::ErrorCode::DeviceNotOnline);
+                self.report.methods_not_online += 1;
             }
         }
     }
@@ -423,18 +452,24 @@ impl Device {
     fn invoke_method(&mut self, world: &mut World) {
         let payload = Bytes::from(json!({ "call": self.method.count }).to_string());
         self.method.count += 1;
+        let connect_timeout = match self.rng.bool() {
+            true => Duration::from_secs(self.rng.u64(1..=300)),
+            false => Duration::ZERO,
+        };
+        let must_wait = !world.hub_offers_methods();
         let call = MethodCall {
             name: "reboot".parse().unwrap(),
             payload: payload.clone(),
             response_timeout: Duration::from_secs(30),
-            connect_timeout: Duration::ZERO,
+            connect_timeout,
         };
         let now = world.hub_now();
         let whom = world.hub.identity(world.device_id.clone(), None);
         match world.hub.invoke_method(&whom, call, now) {
             Ok(id) => {
                 // Asleep for longer than anything on this network takes: nobody may claim that the device is there.
-                let is_long_asleep = !self.is_awake
+                let is_long_asleep = connect_timeout.is_zero()
+                    && !self.is_awake
                     && self.to_answer.is_empty()
                     && world.session.is_settled()
                     && now.at > self.asleep_since + Duration::from_secs(60);
@@ -442,6 +477,9 @@ impl Device {
                     !is_long_asleep,
                     "the hub believes that a sleeping device is there"
                 );
+                if must_wait {
+                    self.waiting.insert(payload.clone(), None);
+                }
                 self.calls.insert(id, payload);
             }
             Err(_) => self.report.methods_not_online += 1,
@@ -483,10 +521,7 @@ impl Device {
         };
         let now = world.hub_now();
         let whom = world.hub.identity(world.device_id.clone(), None);
-        world
-            .hub
-            .update_twin(&whom, change, None, now)
-            .unwrap();
+        world.hub.update_twin(&whom, change, None, now).unwrap();
     }
 
     fn read_twin(&mut self, world: &mut World) {
@@ -529,6 +564,15 @@ impl Device {
             .iter()
             .find(|(_, sent_at)| **sent_at < self.connected_at);
         assert_eq!(hidden, None, "settled, and a message was never shown");
+    }
+
+    /// "Offers methods" means that every call whose caller waited for the device is with the device.
+    fn check_offered(&self, world: &World) {
+        let is_hidden = |sent_on: &Option<LinkId>| sent_on.is_some() && *sent_on == world.active();
+        if world.session.offers_methods() {
+            let hidden = self.waiting.iter().find(|(_, sent_on)| is_hidden(sent_on));
+            assert_eq!(hidden, None, "methods are offered, and a call has not come");
+        }
     }
 
     fn work(&mut self) -> WorkId {

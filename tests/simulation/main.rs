@@ -33,14 +33,17 @@ fn a_calm_network_loses_and_repeats_nothing() {
 fn a_rough_network_loses_nothing() {
     let mut connections_lost = 0;
     let mut methods_answered = 0;
+    let mut methods_waited = 0;
     for seed in seeds() {
         let report = live(seed, Network::rough(), Duration::from_secs(3 * 3600));
         connections_lost += report.connections_lost;
         methods_answered += report.methods_answered;
+        methods_waited += report.methods_waited;
     }
     // The faults happened, and life went on between them.
     assert!(connections_lost > 100, "{connections_lost}");
     assert!(methods_answered > 100, "{methods_answered}");
+    assert!(methods_waited > 100, "{methods_waited}");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::{
 };
 
 use emulator::hub::{self, ConnectionId, DeviceSpec, Hub, Now, Output};
-use iothub::{DeviceId, HubName, Identity, Timestamp, sas};
+use iothub::{DeviceId, HubName, Identity, Timestamp, sas, topic::Filter};
 use session::{Config, ConnectionEpoch, Credentials, Event, LossReason, Session};
 
 use crate::device::Device;
@@ -74,8 +74,8 @@ struct Clock {
     utc: Timestamp,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct LinkId(u64);
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct LinkId(u64);
 
 struct Link {
     at_hub: ConnectionId,
@@ -150,6 +150,18 @@ impl World {
 
     pub fn hub_now(&self) -> Now {
         self.clock.now()
+    }
+
+    /// The socket that the session writes to.
+    pub fn active(&self) -> Option<LinkId> {
+        self.active
+    }
+
+    /// Whether a call without patience for the device would be taken.
+    pub fn hub_offers_methods(&self) -> bool {
+        let info = self.hub.session_info(&self.identity).unwrap();
+        let filter = Filter::Methods.encode(&self.identity);
+        info.is_connected && info.subscriptions.contains(&filter)
     }
 
     /// No more faults from here on; what is frozen is cut.
@@ -240,10 +252,7 @@ impl World {
             What::DownArrives { link, bytes } => {
                 let is_open = self.links.get(&link).is_some_and(|link| !link.is_frozen);
                 if is_open && self.active == Some(link) {
-                    // Cut anywhere: a socket knows nothing of packets.
-                    let middle = self.rng.usize(..=bytes.len());
-                    self.session.handle_input(&bytes[..middle], now);
-                    self.session.handle_input(&bytes[middle..], now);
+                    self.session.handle_input(&bytes, now);
                 }
             }
             What::HubHearsOfEnd { link, .. } => {
@@ -325,11 +334,16 @@ impl World {
                 let Some(id) = self.link_of(connection) else {
                     return;
                 };
-                let at = self.clock.at + self.delay();
-                let link = self.links.get_mut(&id).expect("just looked up");
-                link.last_down = link.last_down.max(at);
-                let at = link.last_down;
-                self.plan(at, What::DownArrives { link: id, bytes });
+                device.on_transmitted(id, &bytes);
+                // Cut anywhere: a socket knows nothing of packets.
+                let (head, tail) = bytes.split_at(self.rng.usize(..=bytes.len()));
+                for piece in [head, tail] {
+                    let at = self.clock.at + self.delay();
+                    let link = self.links.get_mut(&id).expect("just looked up");
+                    link.last_down = link.last_down.max(at);
+                    let (at, bytes) = (link.last_down, piece.to_vec());
+                    self.plan(at, What::DownArrives { link: id, bytes });
+                }
             }
             Output::Close { connection, .. } => {
                 let Some(id) = self.link_of(connection) else {

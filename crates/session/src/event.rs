@@ -79,6 +79,12 @@ pub enum Event {
         /// The connection that this is true of.
         epoch: ConnectionEpoch,
     },
+    /// The hub offers direct methods, and every one whose caller was waiting for the device has been received: the
+    /// subscription is acknowledged, and one round trip has passed since. True until UNSUBSCRIBE is written.
+    MethodsOffered {
+        /// The connection that this is true of.
+        epoch: ConnectionEpoch,
+    },
 
     /// The hub has acknowledged a telemetry message or a method's answer.
     Delivered(WorkId),

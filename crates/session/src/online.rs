@@ -6,6 +6,7 @@
 mod answers;
 mod inbound;
 mod leaving;
+mod offering;
 mod packet_ids;
 mod receipts;
 mod settling;
@@ -20,6 +21,7 @@ pub use self::subscriptions::Subscriptions;
 use self::{
     answers::Answers,
     leaving::{Phase, Renewal},
+    offering::Offering,
     receipts::Receipts,
     settling::Settling,
     subscriptions::{Subscribed, Topic},
@@ -48,6 +50,7 @@ pub(crate) struct Online {
     answers: Answers,
     receipts: Receipts,
     settling: Settling,
+    offering: Offering,
     desired_version: Option<TwinVersion>,
     renewal: Renewal,
     phase: Phase,
@@ -76,6 +79,7 @@ impl Online {
             answers: Answers::new(),
             receipts: Receipts::new(),
             settling: Settling::Unsubscribed,
+            offering: Offering::Unsubscribed,
             desired_version: None,
             renewal: Renewal::Due(renew_at.map(|at| at.max(earliest_renewal))),
             phase: Phase::Serving,
@@ -101,6 +105,7 @@ impl Online {
     fn subscribe(&mut self, wanted: Subscriptions, lasting: &mut Lasting, now: Instant) {
         let had_desired = self.subscribed.is_on(Topic::Desired);
         let had_messages = self.subscribed.is_on(Topic::CloudMessages);
+        let had_methods = self.subscribed.is_on(Topic::Methods);
         self.subscribed.tell(
             wanted,
             &lasting.identity,
@@ -115,6 +120,11 @@ impl Online {
         match (had_messages, self.subscribed.is_on(Topic::CloudMessages)) {
             (false, true) => self.settling = Settling::Subscribing,
             (true, false) => self.settling = Settling::Unsubscribed,
+            (false, false) | (true, true) => {}
+        }
+        match (had_methods, self.subscribed.is_on(Topic::Methods)) {
+            (false, true) => self.offering = Offering::Subscribing,
+            (true, false) => self.offering = Offering::Unsubscribed,
             (false, false) | (true, true) => {}
         }
     }
@@ -142,18 +152,34 @@ impl Online {
             Packet::Suback { packet_id, granted } => {
                 self.subscribed
                     .on_suback(packet_id, &granted, &mut self.ids)?;
-                let is_subscribed = self.subscribed.is_acknowledged(Topic::CloudMessages);
-                if self.settling == Settling::Subscribing && is_subscribed {
-                    let pongs = self.ping(lasting, now);
-                    self.settling = Settling::RoundTrip { pongs };
-                }
+                self.begin_round_trip(lasting, now);
             }
             Packet::Unsuback(packet_id) => {
                 self.subscribed.on_unsuback(packet_id, &mut self.ids)?;
+                self.begin_round_trip(lasting, now);
             }
             Packet::Pingresp => self.on_pong(lasting, now),
         }
         self.advance_leaving(lasting, now)
+    }
+
+    /// Sends the ping that follows SUBACK, one for both who wait for its answer. What was told in between may be
+    /// acknowledged last, by UNSUBACK.
+    fn begin_round_trip(&mut self, lasting: &mut Lasting, now: Instant) {
+        let settles = self.settling == Settling::Subscribing
+            && self.subscribed.is_acknowledged(Topic::CloudMessages);
+        let offers = self.offering == Offering::Subscribing
+            && self.subscribed.is_acknowledged(Topic::Methods);
+        if !settles && !offers {
+            return;
+        }
+        let pongs = self.ping(lasting, now);
+        if settles {
+            self.settling = Settling::RoundTrip { pongs };
+        }
+        if offers {
+            self.offering = Offering::RoundTrip { pongs };
+        }
     }
 
     fn on_puback(&mut self, packet_id: u16, lasting: &mut Lasting) -> Result<(), LossReason> {
@@ -262,6 +288,10 @@ impl Online {
 
     pub(crate) fn is_settled(&self) -> bool {
         self.settling == Settling::Settled
+    }
+
+    pub(crate) fn offers_methods(&self) -> bool {
+        self.offering == Offering::Offered
     }
 
     /// How many of the driver's answers are in flight.

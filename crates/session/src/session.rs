@@ -401,6 +401,13 @@ impl Session {
     pub fn is_settled(&self) -> bool {
         self.state.online().is_some_and(Online::is_settled)
     }
+
+    /// Whether the hub offers direct methods on this connection, and every one that was waiting for the device has been
+    /// received; see [`Event::MethodsOffered`]. Not any more once UNSUBSCRIBE is written.
+    #[must_use]
+    pub fn offers_methods(&self) -> bool {
+        self.state.online().is_some_and(Online::offers_methods)
+    }
 }
 
 fn check_size(size: usize, limit: usize) -> Result<(), NotTaken> {

@@ -356,7 +356,7 @@ impl Driver {
                 return self.on_disconnected(ConnectionEpoch(epoch.0), reason).await;
             }
             // The status says it as soon as the inbox has everything.
-            Event::Settled { .. } => {}
+            Event::Settled { .. } | Event::MethodsOffered { .. } => {}
 
             Event::Delivered(id) => return self.on_done(id, Done::Acknowledged).await,
             Event::Gone(id) => return self.on_gone(id).await,

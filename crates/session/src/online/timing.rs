@@ -28,8 +28,12 @@ impl Online {
     }
 
     /// Reacts to the answer to a ping. One that nothing asked for is harmless.
-    pub(super) fn on_pong(&mut self, lasting: &Lasting, now: Instant) {
+    pub(super) fn on_pong(&mut self, lasting: &mut Lasting, now: Instant) {
         self.settling.on_pong(&lasting.config, now);
+        if self.offering.on_pong() {
+            let epoch = self.epoch;
+            lasting.out.push(Event::MethodsOffered { epoch });
+        }
         self.pings = self.pings.take().and_then(|pings| {
             let unanswered = pings.unanswered - 1;
             let deadline = now + lasting.config.ping_timeout;

@@ -171,6 +171,7 @@ fn settled_means_suback_a_round_trip_and_silence() {
     rig.wait(millis(1000));
     assert!(rig.events().is_empty() && !rig.session.is_settled());
     rig.hub(&packets::pingresp());
+    assert!(matches!(rig.event(), Event::MethodsOffered { .. }));
     rig.wait(millis(299));
     rig.receive(1);
     rig.wait(millis(299));
@@ -187,6 +188,7 @@ fn a_stream_of_messages_does_not_put_settling_off_forever() {
     let (mut rig, id) = subscribing();
     rig.hub(&packets::suback(id, &[0, 0, 1, 0]));
     rig.hub(&packets::pingresp());
+    assert!(matches!(rig.event(), Event::MethodsOffered { .. }));
     for id in 1..=14 {
         rig.wait(millis(200));
         rig.receive(id);
@@ -206,6 +208,7 @@ fn the_round_trip_is_that_of_a_ping_sent_after_suback() {
     rig.wait(millis(1000));
     assert!(rig.events().is_empty(), "that was the answer to the probe");
     rig.hub(&packets::pingresp());
+    assert!(matches!(rig.event(), Event::MethodsOffered { .. }));
     rig.wait(millis(300));
     assert!(matches!(rig.event(), Event::Settled { .. }));
 }

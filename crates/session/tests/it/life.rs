@@ -78,6 +78,8 @@ struct World {
     unreachable: u8,
     /// Packets since CONNACK.
     packets: usize,
+    /// The last word on this connection about methods was SUBSCRIBE.
+    offers_methods: bool,
     /// The hub knows the session; it said so on this connection.
     remembers: bool,
     said_present: bool,
@@ -173,9 +175,9 @@ impl World {
             Step::Unreachable(times) => self.unreachable = times,
             Step::Reconnect => rig.session.reconnect(rig.now),
             Step::Close => rig.session.close(rig.now),
+            Step::CloseWithin(limit) => rig.session.close_within(millis(limit), rig.now),
             Step::Open => rig.session.open(rig.now),
         }
-            Step::CloseWithin(limit) => rig.session.close_within(millis(limit), rig.now),
         self.settle(rig);
     }
 
@@ -189,6 +191,7 @@ impl World {
             let sent = rig.sent();
             let events = rig.events();
             if sent.is_empty() && events.is_empty() {
+                assert!(self.offers_methods || !rig.session.offers_methods());
                 return;
             }
             for packet in sent {
@@ -215,7 +218,7 @@ impl World {
                 assert!(filters[0].contains("methods"), "{filters:?}");
             }
             Sent::Subscribe { .. } | Sent::Unsubscribe { .. } | Sent::Pingreq => {}
-            Sent::Disconnect => {}
+            Sent::Disconnect => assert!(!self.offers_methods, "a farewell without UNSUBSCRIBE"),
             Sent::Puback(id) => {
                 assert_eq!(
                     self.unacknowledged.pop_front(),
@@ -244,6 +247,19 @@ impl World {
                 ),
             "{packet:?} before methods are settled"
         );
+        match &packet {
+            Sent::Subscribe { filters, .. } => {
+                self.offers_methods |= filters.iter().any(|(filter, _)| filter.contains("methods"));
+            }
+            Sent::Unsubscribe { filters, .. } => {
+                self.offers_methods &= !filters.iter().any(|filter| filter.contains("methods"));
+            }
+            Sent::Connect
+            | Sent::Pingreq
+            | Sent::Disconnect
+            | Sent::Puback(_)
+            | Sent::Publish(_) => {}
+        }
         self.packets += 1;
         self.at_hub.push_back(packet);
     }
@@ -298,6 +314,7 @@ impl World {
             Event::MethodRequested { id, .. } => self.methods.push_back(id),
             Event::ConnectFailed { .. }
             | Event::Settled { .. }
+            | Event::MethodsOffered { .. }
             | Event::DesiredStale
             | Event::DesiredChanged(_) => {}
             Event::Refused { .. } | Event::Unreadable { .. } => panic!("{event:?}"),
@@ -324,6 +341,7 @@ impl World {
         self.in_flight.clear();
         self.unacknowledged.clear();
         self.packets = 0;
+        self.offers_methods = false;
     }
 
     /// The hub handles one packet.

@@ -1,10 +1,10 @@
 //! What the hub is told to deliver, and so what it tells the cloud about the device.
 
-use tombolo_session::{Event, LossReason, Subscriptions};
+use tombolo_session::{ConnectionEpoch, Event, LossReason, Subscriptions};
 
 use crate::{
     packets::{self, Sent},
-    rig::{EVERYTHING, NOTHING, Rig, credentials},
+    rig::{EVERYTHING, NOTHING, Rig, credentials, millis},
 };
 
 const METHODS: &str = "$iothub/methods/POST/#";
@@ -114,4 +114,117 @@ fn a_subscription_that_the_hub_refuses_ends_the_connection() {
             ..
         }
     ));
+}
+
+/// Begins to want methods; returns the SUBSCRIBE's id.
+fn want_methods(rig: &mut Rig) -> u16 {
+    rig.session.set_wanted(EVERYTHING, rig.now);
+    let [Sent::Subscribe { id, .. }] = rig.sent()[..] else {
+        panic!("no SUBSCRIBE");
+    };
+    id
+}
+
+const ALL_BUT_METHODS: Subscriptions = Subscriptions {
+    methods: false,
+    ..EVERYTHING
+};
+
+#[test]
+fn methods_are_offered_after_suback_and_a_round_trip() {
+    let mut rig = Rig::online(ALL_BUT_METHODS);
+    rig.wait(millis(300));
+    assert!(matches!(rig.event(), Event::Settled { .. }));
+    let id = want_methods(&mut rig);
+    rig.hub(&packets::pingresp());
+    assert!(!rig.session.offers_methods(), "that answers nothing");
+    rig.hub(&packets::suback(id, &[0]));
+    assert_eq!(rig.sent(), [Sent::Pingreq]);
+    let waiting = "$iothub/methods/POST/waiting/?$rid=1";
+    rig.hub(&packets::publish(None, waiting, b""));
+    assert!(matches!(rig.event(), Event::MethodRequested { .. }));
+    assert!(!rig.session.offers_methods());
+    rig.hub(&packets::pingresp());
+    assert!(matches!(
+        rig.event(),
+        Event::MethodsOffered {
+            epoch: ConnectionEpoch(1)
+        }
+    ));
+    assert!(rig.session.offers_methods());
+    assert!(rig.session.is_settled(), "that is another question");
+}
+
+#[test]
+fn one_round_trip_answers_for_methods_and_messages() {
+    let mut rig = Rig::new();
+    rig.session.set_wanted(EVERYTHING, rig.now);
+    rig.session.open(rig.now);
+    rig.events();
+    rig.session.handle_connected(credentials(), rig.now);
+    rig.sent();
+    rig.hub(&packets::connack(0, true));
+    rig.events();
+    let [Sent::Subscribe { id, .. }] = rig.sent()[..] else {
+        panic!("no SUBSCRIBE");
+    };
+    rig.hub(&packets::suback(id, &[0, 0, 1, 0]));
+    assert_eq!(rig.sent(), [Sent::Pingreq]);
+    rig.hub(&packets::pingresp());
+    assert!(matches!(rig.event(), Event::MethodsOffered { .. }));
+    rig.wait(millis(300));
+    assert!(matches!(rig.event(), Event::Settled { .. }));
+}
+
+#[test]
+fn a_round_trip_for_methods_does_not_put_settling_off() {
+    let mut rig = Rig::new();
+    rig.session.set_wanted(ALL_BUT_METHODS, rig.now);
+    rig.session.open(rig.now);
+    rig.bring_online(false);
+    rig.wait(millis(200));
+    let id = want_methods(&mut rig);
+    rig.hub(&packets::suback(id, &[0]));
+    rig.wait(millis(100));
+    assert!(matches!(rig.event(), Event::Settled { .. }));
+    rig.hub(&packets::pingresp());
+    assert!(matches!(rig.event(), Event::MethodsOffered { .. }));
+}
+
+#[test]
+fn methods_are_not_offered_from_unsubscribe_on() {
+    let mut rig = Rig::online(EVERYTHING);
+    assert!(rig.session.offers_methods());
+    rig.session.set_wanted(ALL_BUT_METHODS, rig.now);
+    assert!(!rig.session.offers_methods());
+    // The next subscription has a SUBACK and a round trip of its own.
+    rig.session.set_wanted(EVERYTHING, rig.now);
+    let sent = rig.sent();
+    let [
+        Sent::Unsubscribe { id: off, .. },
+        Sent::Subscribe { id: on, .. },
+    ] = sent[..]
+    else {
+        panic!("{sent:?}");
+    };
+    rig.hub(&packets::suback(on, &[0]));
+    rig.hub(&packets::pingresp());
+    assert!(!rig.session.offers_methods());
+    rig.hub(&packets::unsuback(off));
+    assert_eq!(rig.sent(), [Sent::Pingreq]);
+    rig.hub(&packets::pingresp());
+    assert!(rig.session.offers_methods());
+}
+
+#[test]
+fn methods_are_not_offered_without_the_connection_or_after_a_farewell() {
+    let mut rig = Rig::online(EVERYTHING);
+    rig.reconnect(true);
+    assert!(!rig.session.offers_methods());
+    rig.acknowledge_all();
+    assert!(rig.session.offers_methods());
+
+    rig.session.close(rig.now);
+    assert!(matches!(rig.sent()[..], [Sent::Unsubscribe { .. }]));
+    assert!(!rig.session.offers_methods());
 }
