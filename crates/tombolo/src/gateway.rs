@@ -50,11 +50,12 @@ impl Gateway {
         let recorder = Recorder::install()?;
         let Config {
             front,
-            upstream,
+            mut upstream,
             store: _,
             admin: _,
             log: _,
         } = config;
+        upstream.gateway_names = front.names.iter().map(ToString::to_string).collect();
         let hubs = upstream.hubs.iter().map(|hub| hub.name.clone()).collect();
         // One node has this store for itself, so any name will do.
         let node = NodeId::new(&format!("process-{}", std::process::id()));
@@ -145,7 +146,9 @@ async fn start_front(
 fn in_the_configuration(error: upstream::StartError) -> anyhow::Error {
     match error {
         upstream::StartError::Config(mistakes) => Mistakes::from(mistakes).into(),
-        other @ (upstream::StartError::Hub(_) | upstream::StartError::Registry(_)) => {
+        other @ (upstream::StartError::Hub(_)
+        | upstream::StartError::Registry(_)
+        | upstream::StartError::Randomness(_)) => {
             anyhow::Error::new(other).context("could not start the sessions with the hub")
         }
     }

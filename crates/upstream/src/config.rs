@@ -1,14 +1,23 @@
 //! Hubs, devices and times, as the operator writes them.
 
+mod address;
+mod device;
+
 use std::{
-    collections::BTreeSet, fmt, num::NonZeroU32, num::NonZeroUsize, path::PathBuf, str::FromStr,
+    collections::BTreeSet,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
     time::Duration,
 };
 
-use iothub::{DeviceId, HubName, Identity, ModuleId, limits};
-use secrecy::SecretString;
+use iothub::{HubName, Identity, limits};
 use serde::{Deserialize, Serialize};
-use store::{Custody, DeviceRecord, MethodPolicy};
+use store::{Custody, DeviceRecord};
+
+pub use self::{
+    address::{HubAddress, InvalidHubAddress},
+    device::{Credential, DeviceConfig, KeySource},
+};
 
 /// What this half of the gateway needs to know.
 ///
@@ -18,7 +27,7 @@ use store::{Custody, DeviceRecord, MethodPolicy};
 pub struct Config {
     /// The hubs that requests may reach. Nothing else is ever connected to.
     pub hubs: Vec<HubConfig>,
-    /// The devices and modules whose keys the gateway holds.
+    /// The devices and modules whose keys the gateway holds, and others that are to be treated in their own way.
     pub devices: Vec<DeviceConfig>,
     /// How long a session stays open after the last request that needed it. Default 10 minutes. Short: more
     /// connects, which hubs throttle; long: more memory (about 16 KiB a session).
@@ -50,6 +59,10 @@ pub struct Config {
     pub token_lifetime: Duration,
     /// Sessions that this node holds at most. Default 50,000. Devices beyond it wait until another session ends.
     pub max_sessions: NonZeroUsize,
+    /// Host names by which devices call this gateway: a device whose key is held may sign its tokens for one of them. Not
+    /// read from a file: whoever composes the gateway knows them from its listeners.
+    #[serde(skip)]
+    pub gateway_names: Vec<String>,
 }
 
 /// A hub.
@@ -65,6 +78,10 @@ pub struct HubConfig {
     /// Port for MQTT over TLS where `address` names none. Default 8883.
     #[serde(default = "default_mqtt_port")]
     pub mqtt_port: u16,
+    /// Where its HTTPS API is reached, as `host` or `host:port`, if not under its name at port 443. Only devices that are
+    /// passed through make use of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https_address: Option<HubAddress>,
     /// PEM file with certificates that are trusted beside the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
@@ -72,54 +89,10 @@ pub struct HubConfig {
     /// too high, and the hub refuses some.
     #[serde(default = "default_connects_per_second")]
     pub connects_per_second: NonZeroU32,
-}
-
-/// A device or module.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct DeviceConfig {
-    /// The device's id.
-    pub id: DeviceId,
-    /// The module's id, if this is a module of the device.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub module: Option<ModuleId>,
-    /// Its hub. May be left out if there is only one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hub: Option<HubName>,
-    /// Where its key is.
-    pub key: KeySource,
-    /// Who keeps a cloud-to-device message until the device has settled it: `"hub"`. Default `"hub"`.
+    /// Whether devices that are not listed are served if they bring a token that the hub takes. Default false. True: the hub
+    /// decides who is a device of this gateway, and is asked about every token.
     #[serde(default)]
-    pub custody: Custody,
-    /// What becomes of a direct method while the device cannot answer: `"fail-fast"`, `"hold"`, or `{ answer = 503 }`.
-    /// Default `"fail-fast"`.
-    #[serde(default)]
-    pub methods: MethodPolicy,
-    /// Whether its session stays open without a request that needs it. Default false.
-    #[serde(default)]
-    pub pinned: bool,
-}
-
-/// Where a device's symmetric key is: its base64 text, as the hub shows it.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum KeySource {
-    /// In a file: `key.file = "keys/watch-1"`.
-    File(PathBuf),
-    /// In an environment variable: `key.env = "WATCH_1_KEY"`.
-    Env(String),
-    /// In the configuration itself: `key.text = "..."`.
-    Text(SecretString),
-}
-
-/// `host`, `host:port`, `[v6]` or `[v6]:port`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct HubAddress {
-    /// A host name or an IP address, without brackets.
-    pub host: String,
-    /// The port, if one is named.
-    pub port: Option<u16>,
+    pub pass_through: bool,
 }
 
 /// A rule that the configuration breaks as a whole, though each value has the right form.
@@ -145,6 +118,7 @@ impl Default for Config {
             backoff_limit: Duration::from_secs(300),
             token_lifetime: Duration::from_secs(3600),
             max_sessions: const { NonZeroUsize::new(50_000).expect("50,000 is not zero") },
+            gateway_names: Vec::new(),
         }
     }
 }
@@ -180,6 +154,9 @@ impl Config {
                         );
                     }
                 }
+            }
+            for (field, problem) in device.mistakes() {
+                note(format!("devices[{index}].{field}"), problem.to_owned());
             }
             match device.custody {
                 Custody::Hub => {}
@@ -270,109 +247,12 @@ impl HubConfig {
         Self {
             name,
             address: None,
+            https_address: None,
             mqtt_port: default_mqtt_port(),
             ca_file: None,
             connects_per_second: default_connects_per_second(),
+            pass_through: false,
         }
-    }
-}
-
-impl DeviceConfig {
-    /// A device of the only hub, with the defaults.
-    #[must_use]
-    pub fn new(id: DeviceId, key: KeySource) -> Self {
-        Self {
-            id,
-            module: None,
-            hub: None,
-            key,
-            custody: Custody::default(),
-            methods: MethodPolicy::default(),
-            pinned: false,
-        }
-    }
-
-    fn identity(&self, hub: HubName) -> Identity {
-        match &self.module {
-            None => Identity::device(hub, self.id.clone()),
-            Some(module) => Identity::module(hub, self.id.clone(), module.clone()),
-        }
-    }
-}
-
-/// Shows where the key is, never the key.
-impl Serialize for KeySource {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeMap as _;
-        let mut map = serializer.serialize_map(Some(1))?;
-        match self {
-            Self::File(path) => map.serialize_entry("file", path)?,
-            Self::Env(name) => map.serialize_entry("env", name)?,
-            Self::Text(_) => map.serialize_entry("text", "***")?,
-        }
-        map.end()
-    }
-}
-
-/// The text is no address of a hub.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an address is a host, or host:port; an IPv6 address with a port stands in brackets")]
-pub struct InvalidHubAddress;
-
-impl FromStr for HubAddress {
-    type Err = InvalidHubAddress;
-
-    fn from_str(text: &str) -> Result<Self, InvalidHubAddress> {
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, rest) = rest.split_once(']').ok_or(InvalidHubAddress)?;
-                match rest {
-                    "" => (host, None),
-                    rest => (host, Some(rest.strip_prefix(':').ok_or(InvalidHubAddress)?)),
-                }
-            }
-            None => match text.split_once(':') {
-                None => (text, None),
-                // A bare IPv6 address.
-                Some((_, rest)) if rest.contains(':') => (text, None),
-                Some((host, port)) => (host, Some(port)),
-            },
-        };
-        let port = port
-            .map(str::parse)
-            .transpose()
-            .map_err(|_| InvalidHubAddress)?;
-        if host.is_empty() || host.contains(['/', ' ', '@']) || port == Some(0) {
-            return Err(InvalidHubAddress);
-        }
-        Ok(Self {
-            host: host.to_owned(),
-            port,
-        })
-    }
-}
-
-impl fmt::Display for HubAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.port, self.host.contains(':')) {
-            (None, _) => f.write_str(&self.host),
-            (Some(port), false) => write!(f, "{}:{port}", self.host),
-            (Some(port), true) => write!(f, "[{}]:{port}", self.host),
-        }
-    }
-}
-
-impl TryFrom<String> for HubAddress {
-    type Error = InvalidHubAddress;
-
-    fn try_from(text: String) -> Result<Self, InvalidHubAddress> {
-        text.parse()
-    }
-}
-
-impl From<HubAddress> for String {
-    fn from(address: HubAddress) -> Self {
-        address.to_string()
     }
 }
 
@@ -391,6 +271,8 @@ const fn default_connects_per_second() -> NonZeroU32 {
 
 #[cfg(test)]
 mod tests {
+    use store::MethodPolicy;
+
     use super::*;
 
     fn read(text: &str) -> Config {
@@ -457,16 +339,32 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_never_shown() {
-        let config = read(
-            r#"
-            [[devices]]
-            id = "one"
-            key.text = "c2VjcmV0"
-            "#,
-        );
-        assert!(!format!("{config:?}").contains("c2VjcmV0"));
-        assert!(!toml::to_string(&config).expect("text").contains("c2VjcmV0"));
+    fn a_device_has_a_key_or_is_passed_through() {
+        for (device, mistaken) in [
+            ("", &["key"][..]),
+            ("secondary_key.env = \"K\"", &["key"]),
+            ("key.env = \"K\"\nsecondary_key.env = \"L\"", &[]),
+            ("credential = \"pass-through\"", &[]),
+            ("credential = \"pass-through\"\nkey.env = \"K\"", &["key"]),
+            (
+                "credential = \"pass-through\"\nsecondary_key.env = \"K\"\npinned = true",
+                &["secondary_key", "pinned"],
+            ),
+        ] {
+            let config = read(&format!(
+                "hubs = [{{ name = \"a.example\" }}]\n[[devices]]\nid = \"a\"\n{device}"
+            ));
+            let keys: Vec<_> = config
+                .mistakes()
+                .into_iter()
+                .map(|mistake| mistake.key)
+                .collect();
+            let expected: Vec<_> = mistaken
+                .iter()
+                .map(|key| format!("devices[0].{key}"))
+                .collect();
+            assert_eq!(keys, expected, "{device}");
+        }
     }
 
     #[test]
@@ -478,18 +376,11 @@ mod tests {
             "[[hubs]]\nname = \"a\"\nconnects_per_second = 0",
             "[[hubs]]\nname = \"https://a\"",
             "[[hubs]]\nname = \"a\"\naddress = \"a:b\"",
-            "[[devices]]\nid = \"a\"",
+            "gateway_names = [\"a\"]",
+            "[[devices]]\nid = \"a\"\ncredential = \"vaulted\"",
             "[[devices]]\nid = \"a\"\nkey = { file = \"a\", env = \"b\" }",
         ] {
             assert!(toml::from_str::<Config>(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn an_address_may_be_of_any_kind() {
-        for text in ["localhost", "127.0.0.1:8883", "::1", "[::1]:8883"] {
-            let address: HubAddress = text.parse().expect(text);
-            assert_eq!(address.to_string(), text);
         }
     }
 }

@@ -29,11 +29,25 @@ use crate::config::{HubAddress, HubConfig};
 
 /// Where and how one hub is reached.
 pub(crate) struct Endpoint {
-    address: HubAddress,
-    port: u16,
+    mqtt: Place,
+    https: Place,
     server_name: ServerName<'static>,
     tls: TlsConnector,
     step_timeout: Duration,
+}
+
+/// The hub's doors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Door {
+    /// MQTT over TLS.
+    Mqtt,
+    /// The HTTPS API.
+    Https,
+}
+
+struct Place {
+    host: String,
+    port: u16,
 }
 
 /// Why there is no connection to the hub.
@@ -148,13 +162,15 @@ impl Endpoint {
             hub: hub.name.clone(),
             source,
         })?;
-        let address = hub.address.clone().unwrap_or_else(|| HubAddress {
-            host: hub.name.to_string(),
-            port: None,
-        });
+        let place = |address: Option<&HubAddress>, default_port| Place {
+            host: address.map_or_else(|| hub.name.to_string(), |address| address.host.clone()),
+            port: address
+                .and_then(|address| address.port)
+                .unwrap_or(default_port),
+        };
         Ok(Self {
-            port: address.port.unwrap_or(hub.mqtt_port),
-            address,
+            mqtt: place(hub.address.as_ref(), hub.mqtt_port),
+            https: place(hub.https_address.as_ref(), HTTPS_PORT),
             server_name,
             tls: TlsConnector::from(Arc::new(config)),
             step_timeout,
@@ -162,8 +178,12 @@ impl Endpoint {
     }
 
     /// Connects.
-    pub(crate) async fn connect(&self) -> Result<TlsStream<TcpStream>, ConnectError> {
-        let addresses = self.look_up().await?;
+    pub(crate) async fn connect(&self, door: Door) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let place = match door {
+            Door::Mqtt => &self.mqtt,
+            Door::Https => &self.https,
+        };
+        let addresses = self.look_up(place).await?;
         let (tcp, address) = self.open_tcp(&addresses).await?;
         let handshake = self.tls.connect(self.server_name.clone(), tcp);
         timeout(self.step_timeout, handshake)
@@ -172,14 +192,12 @@ impl Endpoint {
             .map_err(|source| ConnectError::Tls { address, source })
     }
 
-    async fn look_up(&self) -> Result<Vec<SocketAddr>, ConnectError> {
-        let host = self.address.host.as_str();
-        let addresses = timeout(
-            self.step_timeout,
-            tokio::net::lookup_host((host, self.port)),
-        )
-        .await
-        .map_err(|_| self.too_slow(Step::Lookup))?;
+    async fn look_up(&self, place: &Place) -> Result<Vec<SocketAddr>, ConnectError> {
+        let host = place.host.as_str();
+        let lookup = tokio::net::lookup_host((host, place.port));
+        let addresses = timeout(self.step_timeout, lookup)
+            .await
+            .map_err(|_| self.too_slow(Step::Lookup))?;
         let failed = |source| ConnectError::Lookup {
             host: host.to_owned(),
             source,
@@ -264,3 +282,5 @@ impl fmt::Display for Step {
         })
     }
 }
+
+const HTTPS_PORT: u16 = 443;

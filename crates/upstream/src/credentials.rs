@@ -1,22 +1,59 @@
-//! What the gateway shows a hub on behalf of a device.
+//! What the gateway shows a hub on behalf of a device, and which tokens of devices it can check itself.
 //!
-//! Today one kind: the device's symmetric key, which makes a fresh token for every connection. The session asks for
-//! [`Login`]s only, so that a device's own tokens and encrypted keys find their place behind the same question.
+//! - **Delegated**: the gateway holds the device's symmetric key. It makes a fresh token for every connection, and checks
+//!   what the device signs with the same key.
+//! - **Passed through**: the device brings its own token, which the hub alone can judge: see [`crate::tokens`].
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use iothub::{
-    Identity, Timestamp,
+    HubName, Identity, Timestamp,
     sas::{self, Key},
 };
 use secrecy::ExposeSecret as _;
 
-use crate::config::{Config, KeySource, Mistake};
+use crate::{
+    config::{Config, Credential, KeySource, Mistake},
+    tokens::{Attendance, Purpose, Tokens},
+};
 
-/// The keys by identity.
+/// The keys by identity, and who is passed through.
 pub(crate) struct Credentials {
-    keys: HashMap<Identity, Key>,
+    keys: HashMap<Identity, Arc<Keys>>,
+    passed_through: HashSet<Identity>,
+    /// Hubs whose devices are passed through if nothing else is said of them.
+    open_hubs: HashSet<HubName>,
+    gateway_names: Vec<String>,
+    tokens: Arc<Tokens>,
     token_lifetime: Duration,
+}
+
+/// A device's keys, as the hub has them.
+pub(crate) struct Keys {
+    /// The one that the gateway signs with.
+    primary: Key,
+    secondary: Option<Key>,
+}
+
+/// How a device is vouched for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    Delegated,
+    PassThrough,
+}
+
+/// What one session shows the hub.
+pub(crate) enum SessionCredential {
+    Delegated {
+        keys: Arc<Keys>,
+        token_lifetime: Duration,
+    },
+    PassThrough(Attendance),
+    None,
 }
 
 /// What one connection needs. Holds a secret, so it has no `Debug`.
@@ -25,12 +62,20 @@ pub(crate) struct Login {
     pub(crate) password: String,
     /// How long from now a fresher one should take its place.
     pub(crate) renew_after: Duration,
+    /// Whether the gateway made it, or the hub has taken it before.
+    pub(crate) is_proved: bool,
 }
 
-/// The gateway holds nothing that it could show the hub.
+/// There is nothing to show the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the gateway holds no key for this device")]
-pub(crate) struct NoCredential;
+pub(crate) enum NoCredential {
+    /// The device is not configured.
+    #[error("the gateway holds no key for this device")]
+    NoKey,
+    /// The device is passed through, and has not shown a token that is still good, or none that is fresher.
+    #[error("the device has shown no token that can be used")]
+    NoToken,
+}
 
 impl Credentials {
     /// Reads all keys that the configuration names. Opens files, so not for an async thread.
@@ -38,40 +83,179 @@ impl Credentials {
     /// # Errors
     ///
     /// Every key that cannot be had.
-    pub(crate) fn load(config: &Config) -> Result<Self, Vec<Mistake>> {
+    pub(crate) fn load(config: &Config, tokens: Arc<Tokens>) -> Result<Self, Vec<Mistake>> {
         let mut keys = HashMap::with_capacity(config.devices.len());
+        let mut passed_through = HashSet::new();
         let mut mistakes = Vec::new();
         for (index, identity, device) in config.devices_with_identity() {
-            match read_key(&device.key) {
-                Ok(key) => {
-                    keys.insert(identity, key);
+            let mut read = |field: &str, source: Option<&KeySource>| {
+                let note = |problem| {
+                    mistakes.push(Mistake {
+                        key: format!("devices[{index}].{field}"),
+                        problem,
+                    });
+                };
+                source.and_then(|source| read_key(source).map_err(note).ok())
+            };
+            match device.credential {
+                Credential::PassThrough => {
+                    passed_through.insert(identity);
                 }
-                Err(problem) => mistakes.push(Mistake {
-                    key: format!("devices[{index}].key"),
-                    problem,
-                }),
+                Credential::Delegated => {
+                    let primary = read("key", device.key.as_ref());
+                    let secondary = read("secondary_key", device.secondary_key.as_ref());
+                    // A key that is not even named is a mistake of the configuration, which was looked for before.
+                    if let Some(primary) = primary {
+                        keys.insert(identity, Arc::new(Keys { primary, secondary }));
+                    }
+                }
             }
         }
-        if mistakes.is_empty() {
-            Ok(Self {
-                keys,
-                token_lifetime: config.token_lifetime,
-            })
+        if !mistakes.is_empty() {
+            return Err(mistakes);
+        }
+        let open_hubs = config.hubs.iter().filter(|hub| hub.pass_through);
+        Ok(Self {
+            keys,
+            passed_through,
+            open_hubs: open_hubs.map(|hub| hub.name.clone()).collect(),
+            gateway_names: config.gateway_names.clone(),
+            tokens,
+            token_lifetime: config.token_lifetime,
+        })
+    }
+
+    /// How a device is vouched for; none if the gateway does not serve it.
+    pub(crate) fn mode(&self, identity: &Identity) -> Option<Mode> {
+        if self.keys.contains_key(identity) {
+            Some(Mode::Delegated)
+        } else if self.passed_through.contains(identity) || self.open_hubs.contains(identity.hub())
+        {
+            Some(Mode::PassThrough)
         } else {
-            Err(mistakes)
+            None
         }
     }
 
-    /// Makes what the next connection of this identity shows.
-    pub(crate) fn login(&self, identity: &Identity, now: Timestamp) -> Result<Login, NoCredential> {
-        let key = self.keys.get(identity).ok_or(NoCredential)?;
-        let expires_at = now.saturating_add(self.token_lifetime);
-        // Sessions that were opened together are not renewed together.
-        let share = RENEW_AT - RENEW_SPREAD * fastrand::f64();
-        Ok(Login {
-            password: key.sign(&sas::resource(identity), None, expires_at),
-            renew_after: self.token_lifetime.mul_f64(share),
-        })
+    /// Whether a token names this identity, or what it belongs to, and a key that may speak for it has signed: its own,
+    /// or that of its device if it is a module. Every key is tried, so the time tells nothing.
+    pub(crate) fn has_signed(&self, identity: &Identity, token: &sas::Token) -> bool {
+        let device = identity
+            .module_id()
+            .map(|_| Identity::device(identity.hub().clone(), identity.device_id().clone()));
+        let keys = [Some(identity), device.as_ref()].into_iter().flatten();
+        let keys = keys.filter_map(|identity| self.keys.get(identity));
+        let is_signed = keys
+            .flat_map(|keys| [Some(&keys.primary), keys.secondary.as_ref()])
+            .flatten()
+            .fold(false, |is_signed, key| is_signed | token.is_signed_by(key));
+        let gateway_names = self.gateway_names.iter().map(String::as_str);
+        let mut hosts = [identity.hub().as_str()].into_iter().chain(gateway_names);
+        let names_it = hosts.any(|host| token.covers(&sas::resource_at(host, identity)));
+        is_signed && names_it
+    }
+
+    /// What a session of this identity shows the hub.
+    pub(crate) fn for_session(&self, identity: &Identity, now: Instant) -> SessionCredential {
+        match (self.mode(identity), self.keys.get(identity)) {
+            (Some(Mode::Delegated), Some(keys)) => SessionCredential::Delegated {
+                keys: Arc::clone(keys),
+                token_lifetime: self.token_lifetime,
+            },
+            (Some(Mode::PassThrough), _) => {
+                SessionCredential::PassThrough(self.tokens.attend(identity, now))
+            }
+            (Some(Mode::Delegated) | None, _) => SessionCredential::None,
+        }
+    }
+
+    /// The tokens of devices that are passed through.
+    pub(crate) const fn tokens(&self) -> &Arc<Tokens> {
+        &self.tokens
+    }
+}
+
+impl SessionCredential {
+    /// What the next connection of this identity shows.
+    pub(crate) fn login(
+        &mut self,
+        identity: &Identity,
+        purpose: Purpose,
+        now: Timestamp,
+    ) -> Result<Login, NoCredential> {
+        match self {
+            Self::Delegated {
+                keys,
+                token_lifetime,
+            } => {
+                let expires_at = now.saturating_add(*token_lifetime);
+                // Sessions that were opened together are not renewed together.
+                let share = RENEW_AT - RENEW_SPREAD * fastrand::f64();
+                Ok(Login {
+                    password: keys
+                        .primary
+                        .sign(&sas::resource(identity), None, expires_at),
+                    renew_after: token_lifetime.mul_f64(share),
+                    is_proved: true,
+                })
+            }
+            Self::PassThrough(attendance) => {
+                let (token, is_proved) = attendance
+                    .login(purpose, now)
+                    .ok_or(NoCredential::NoToken)?;
+                let left = token.expires_at.saturating_since(now);
+                Ok(Login {
+                    password: token.text.expose_secret().to_owned(),
+                    renew_after: left.saturating_sub(MOVE_BEFORE),
+                    is_proved,
+                })
+            }
+            Self::None => Err(NoCredential::NoKey),
+        }
+    }
+
+    /// The hub has accepted the last login.
+    pub(crate) fn accepted(&mut self, now: Instant) {
+        if let Self::PassThrough(attendance) = self {
+            attendance.accepted(now);
+        }
+    }
+
+    /// The hub has refused the last login.
+    pub(crate) fn refused(&mut self, now: Instant) {
+        if let Self::PassThrough(attendance) = self {
+            attendance.refused(now);
+        }
+    }
+
+    /// The last login was not judged.
+    pub(crate) fn failed(&mut self) {
+        if let Self::PassThrough(attendance) = self {
+            attendance.failed();
+        }
+    }
+
+    /// The connection has ended.
+    pub(crate) fn lost(&self, now: Instant) {
+        if let Self::PassThrough(attendance) = self {
+            attendance.lost(now);
+        }
+    }
+
+    /// Returns when there may be a credential to try that was not there before.
+    pub(crate) async fn freshened(&self) {
+        match self {
+            Self::PassThrough(attendance) => attendance.fresh().await,
+            Self::Delegated { .. } | Self::None => std::future::pending().await,
+        }
+    }
+
+    /// Whether the session may be kept for requests to come: not as long as nobody but a stranger has asked for it.
+    pub(crate) fn is_proved(&self) -> bool {
+        match self {
+            Self::PassThrough(attendance) => attendance.is_proved(),
+            Self::Delegated { .. } | Self::None => true,
+        }
     }
 }
 
@@ -93,13 +277,20 @@ fn read_key(source: &KeySource) -> Result<Key, String> {
 const RENEW_AT: f64 = 0.8;
 /// Share of the lifetime over which renewals are spread.
 const RENEW_SPREAD: f64 = 0.05;
+/// How long before the end of a device's own token the session moves to a newer one. Earlier it would only cost connects.
+const MOVE_BEFORE: Duration = Duration::from_secs(5 * 60);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DeviceConfig, HubConfig};
+    use crate::{
+        config::{DeviceConfig, HubConfig},
+        tokens::Secret,
+    };
 
     const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    const OTHER_KEY: &str = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
+    const MODULE_KEY: &str = "bW9kdWxlLWtleS1tb2R1bGUta2V5LW1vZHVsZS1rZXk=";
 
     fn config(key: KeySource) -> Config {
         Config {
@@ -109,14 +300,35 @@ mod tests {
         }
     }
 
+    fn load(config: &Config) -> Result<Credentials, Vec<Mistake>> {
+        Credentials::load(config, tokens())
+    }
+
+    fn tokens() -> Arc<Tokens> {
+        Tokens::new(Secret::random().unwrap())
+    }
+
+    fn device(id: &str) -> Identity {
+        Identity::device("hub.example".parse().unwrap(), id.parse().unwrap())
+    }
+
+    fn module(id: &str) -> Identity {
+        Identity::module(
+            "hub.example".parse().unwrap(),
+            "watch-1".parse().unwrap(),
+            id.parse().unwrap(),
+        )
+    }
+
     #[test]
     fn a_login_is_a_token_for_exactly_this_device() {
-        let config = config(KeySource::Text(KEY.into()));
-        let credentials = Credentials::load(&config).expect("the key is good");
-        let (_, identity, _) = config.devices_with_identity().next().unwrap();
+        let credentials = load(&config(KeySource::Text(KEY.into()))).expect("the key is good");
+        let identity = device("watch-1");
         let now = Timestamp::from_unix_seconds(1_700_000_000);
 
-        let login = credentials.login(&identity, now).expect("the key is there");
+        let mut credential = credentials.for_session(&identity, Instant::now());
+        let login = credential.login(&identity, Purpose::Open, now);
+        let login = login.expect("the key is there");
 
         let token = sas::Token::parse(&login.password).expect("a token");
         assert!(token.is_for("hub.example/devices/watch-1"));
@@ -130,17 +342,97 @@ mod tests {
 
     #[test]
     fn other_identities_have_none() {
-        let credentials = Credentials::load(&config(KeySource::Text(KEY.into()))).unwrap();
-        let module = Identity::module(
-            "hub.example".parse().unwrap(),
-            "watch-1".parse().unwrap(),
-            "m".parse().unwrap(),
-        );
-        assert!(
-            credentials
-                .login(&module, Timestamp::from_unix_seconds(0))
-                .is_err()
-        );
+        let credentials = load(&config(KeySource::Text(KEY.into()))).unwrap();
+        let other = module("m");
+        assert_eq!(credentials.mode(&other), None);
+        let mut credential = credentials.for_session(&other, Instant::now());
+        let login = credential.login(&other, Purpose::Open, Timestamp::from_unix_seconds(0));
+        assert_eq!(login.err(), Some(NoCredential::NoKey));
+    }
+
+    #[test]
+    fn a_device_is_vouched_for_by_what_is_said_of_it_then_by_what_is_said_of_its_hub() {
+        let mut config = config(KeySource::Text(KEY.into()));
+        let passed = DeviceConfig::passed_through("watch-2".parse().unwrap());
+        config.devices.push(passed);
+        let modes = |config: &Config| {
+            let credentials = load(config).unwrap();
+            ["watch-1", "watch-2", "watch-3"].map(|id| credentials.mode(&device(id)))
+        };
+        let (delegated, passed) = (Some(Mode::Delegated), Some(Mode::PassThrough));
+        assert_eq!(modes(&config), [delegated, passed, None]);
+        config.hubs[0].pass_through = true;
+        assert_eq!(modes(&config), [delegated, passed, passed]);
+    }
+
+    #[test]
+    fn a_key_speaks_for_its_device_and_the_modules_of_it() {
+        let mut config = config(KeySource::Text(KEY.into()));
+        config.gateway_names = vec!["gateway.example".to_owned(), "127.0.0.1".to_owned()];
+        config.devices[0].secondary_key = Some(KeySource::Text(OTHER_KEY.into()));
+        config.devices.push(DeviceConfig {
+            module: Some("m".parse().unwrap()),
+            ..DeviceConfig::new(
+                "watch-1".parse().unwrap(),
+                KeySource::Text(MODULE_KEY.into()),
+            )
+        });
+        let credentials = load(&config).unwrap();
+        let later = Timestamp::from_unix_seconds(1_767_225_600);
+        let signed = |resource: &str, key: &str| {
+            let token = Key::from_base64(key).unwrap().sign(resource, None, later);
+            sas::Token::parse(&token).unwrap()
+        };
+        let (watch, module) = (device("watch-1"), module("m"));
+        for (identity, resource, key, is_good) in [
+            (&watch, "hub.example/devices/watch-1", KEY, true),
+            (&watch, "HUB.Example/devices/watch-1", KEY, true),
+            (&watch, "hub.example/devices/watch-1", OTHER_KEY, true),
+            (&watch, "hub.example/devices/watch-1", MODULE_KEY, false),
+            (&watch, "gateway.example/devices/watch-1", KEY, true),
+            (&watch, "127.0.0.1/devices/watch-1", OTHER_KEY, true),
+            (&watch, "hub.example/devices", KEY, true),
+            (&watch, "hub.example", KEY, true),
+            (&watch, "hub.example/devices/watch", KEY, false),
+            (&watch, "hub.example/devices/watch-10", KEY, false),
+            (&watch, "hub.example/devices/Watch-1", KEY, false),
+            (&watch, "hub.example/devices/watch-1/modules/m", KEY, false),
+            (&watch, "other.example/devices/watch-1", KEY, false),
+            (&watch, "gateway.example.org/devices/watch-1", KEY, false),
+            (
+                &module,
+                "hub.example/devices/watch-1/modules/m",
+                MODULE_KEY,
+                true,
+            ),
+            (
+                &module,
+                "gateway.example/devices/watch-1/modules/m",
+                MODULE_KEY,
+                true,
+            ),
+            (&module, "hub.example/devices/watch-1/modules/m", KEY, true),
+            (&module, "hub.example/devices/watch-1", OTHER_KEY, true),
+            (
+                &module,
+                "hub.example/devices/watch-1/modules/mm",
+                KEY,
+                false,
+            ),
+            (
+                &device("watch-2"),
+                "hub.example/devices/watch-2",
+                KEY,
+                false,
+            ),
+        ] {
+            let token = signed(resource, key);
+            assert_eq!(
+                credentials.has_signed(identity, &token),
+                is_good,
+                "{resource} for {identity}"
+            );
+        }
     }
 
     #[test]
@@ -148,15 +440,18 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         std::fs::write(&path, format!("{KEY}\n")).unwrap();
-        assert!(Credentials::load(&config(KeySource::File(path))).is_ok());
+        assert!(load(&config(KeySource::File(path))).is_ok());
 
-        let Err(mistakes) = Credentials::load(&config(KeySource::Text("not base64".into()))) else {
+        let Err(mistakes) = load(&config(KeySource::Text("not base64".into()))) else {
             panic!("a bad key was taken");
         };
         assert_eq!(mistakes[0].key, "devices[0].key");
         assert!(!mistakes[0].problem.contains("not base64"));
 
+        let mut config = config(KeySource::Text(KEY.into()));
         let missing = KeySource::Env("TOMBOLO_NO_SUCH_VARIABLE".to_owned());
-        assert!(Credentials::load(&config(missing)).is_err());
+        config.devices[0].secondary_key = Some(missing);
+        let mistakes = load(&config).err().expect("there is no such variable");
+        assert_eq!(mistakes[0].key, "devices[0].secondary_key");
     }
 }

@@ -48,8 +48,8 @@ use std::{
 use iothub::Identity;
 use session::{Event, LossReason, Receipt, Session, Subscriptions};
 use store::{
-    ArrivalId, Conclusion, ConnectionEpoch, Custody, DeviceRecord, Done, Failure, MethodPolicy,
-    Need, NeedsNow, NeedsWatch, Partition, StoreError,
+    ArrivalId, Conclusion, ConnectionEpoch, DeviceRecord, Done, Failure, Need, NeedsNow,
+    NeedsWatch, Partition, StoreError,
 };
 use tokio::select;
 use tokio_util::sync::CancellationToken;
@@ -66,8 +66,9 @@ use self::{
 };
 use crate::{
     connect::chain,
+    credentials::SessionCredential,
     leases::HeldLease,
-    node::{Node, now, wall_now},
+    node::{Node, now, unlisted_device, wall_now},
 };
 
 /// Holds the session of one device for as long as it is wanted.
@@ -121,6 +122,7 @@ struct Driver {
     desk: Desk,
     lanes: Lanes,
     needs: Box<dyn NeedsWatch>,
+    credential: SessionCredential,
     session: Session,
     link: Link,
     alarm: Alarm,
@@ -177,6 +179,7 @@ enum Happened {
     Stop,
     Link(LinkEvent),
     Needs,
+    FreshToken,
     Outbox,
     Settlement(Option<Receipt>),
     Time,
@@ -189,7 +192,7 @@ impl Driver {
         lease: HeldLease,
     ) -> Result<Box<Self>, StoreError> {
         let record = node.store.registry.device(&identity).await?;
-        let record = record.unwrap_or_else(|| unknown_device(identity.clone()));
+        let record = record.unwrap_or_else(|| unlisted_device(identity.clone()));
         let ended = lease.ended().clone();
         let desk = Desk::new(node.store.clone(), identity.clone(), lease);
         let mut needs = desk.attend().await?;
@@ -206,6 +209,7 @@ impl Driver {
             session: Session::new(identity.clone(), config, first_connection, rng),
             current_needs: needs.current(),
             report: Report::new(Arc::clone(&node)),
+            credential: node.credentials.for_session(&identity, now),
             node,
             identity,
             record,
@@ -253,6 +257,7 @@ impl Driver {
             link,
             session,
             needs,
+            credential,
             held,
             alarm,
             ended,
@@ -265,6 +270,7 @@ impl Driver {
                 Happened::Link(event)
             }
             () = needs.changed() => Happened::Needs,
+            () = credential.freshened() => Happened::FreshToken,
             () = lanes.ready(), if may_take => Happened::Outbox,
             receipt = poll_fn(|cx| held.poll_settlement(cx)) => Happened::Settlement(receipt),
             () = alarm.rings() => Happened::Time,
@@ -281,6 +287,12 @@ impl Driver {
                 if self.current_needs.session == Need::Now {
                     self.session.hurry(now());
                 }
+            }
+            Happened::FreshToken => {
+                let now = now();
+                self.session.handle_fresh_credentials(now);
+                // A renewal that was postponed has become due.
+                self.session.handle_timeout(now);
             }
             Happened::Outbox => {
                 if self.session.epoch().is_none() {
@@ -347,6 +359,7 @@ impl Driver {
             } => self.on_connected(epoch, session_present),
             Event::ConnectFailed { reason } => {
                 self.node.meters.failed.increment(1);
+                self.credential.failed();
                 return self
                     .on_no_connection(Outlook::Unavailable, chain(&reason))
                     .await;
@@ -404,16 +417,6 @@ impl Outlook {
             Self::Unavailable => Some(Failure::HubUnavailable),
             Self::Refused => Some(Failure::CredentialRefused),
         }
-    }
-}
-
-/// A device that is not in the registry has no key either, so its session ends as refused.
-fn unknown_device(identity: Identity) -> DeviceRecord {
-    DeviceRecord {
-        identity,
-        custody: Custody::default(),
-        method_policy: MethodPolicy::default(),
-        is_pinned: false,
     }
 }
 

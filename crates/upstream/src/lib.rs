@@ -1,7 +1,7 @@
 //! What the hub touches: the sessions that this node holds.
 //!
-//! This half of the gateway reads the outbox and writes the inbox. It knows nothing of HTTP, and nothing of who waits for an
-//! answer; all that it shares with the other half is the [`store`] contract.
+//! This half of the gateway reads the outbox and writes the inbox. It knows nothing of devices' requests, and nothing of who
+//! waits for an answer; all that it shares with the other half is the [`store`] contract.
 //!
 //! - [`Config`]: hubs, devices with their keys, times and limits
 //! - [`Upstream`]: start and stop
@@ -18,34 +18,49 @@
 //!    were not settled are the hub's again.
 //! 4. Nobody has needed it for the linger time and nothing waits: methods are unsubscribed, DISCONNECT, the task ends. If the
 //!    device is wanted again meanwhile, the next task begins when this one has ended, never beside it.
+//!
+//! # Whose word a device's token is
+//!
+//! A device may bring a shared access signature of its own. If the gateway holds the device's key, it checks the signature,
+//! and signs its own tokens for the hub. If it does not, and the configuration lets the device be passed through, the
+//! hub decides: the token becomes the password of the session, or is shown to the hub's HTTPS API beside it.
 
 pub mod config;
 mod connect;
 mod credentials;
 mod driver;
+mod judge;
 mod leases;
 mod manager;
 pub mod metrics;
 mod node;
 mod pace;
+mod probe;
+mod tokens;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use iothub::Identity;
-use store::{NodeId, Store, StoreError};
+use store::{JudgeSeat, NodeId, Store, StoreError};
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{Config, Mistake};
 pub use connect::{CaFileError, EndpointError};
 
-use crate::node::{LoadError, Node, Secrets};
+use crate::{
+    judge::Judge,
+    node::{LoadError, Node, Secrets},
+};
 
 /// The running half: the sessions of this node. Dropped, it ends them at once; [`Upstream::shutdown`] ends them in order.
 #[derive(Debug)]
 pub struct Upstream {
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    /// What hubs are asked about tokens.
+    questions: TaskTracker,
+    seat: JudgeSeat,
 }
 
 /// Why this half could not be started.
@@ -60,6 +75,9 @@ pub enum StartError {
     /// The store did not take the devices of the configuration.
     #[error("the devices could not be registered")]
     Registry(#[from] StoreError),
+    /// The system gives no random bits.
+    #[error("the system has no randomness to give")]
+    Randomness(#[source] getrandom::Error),
 }
 
 /// Everything that is wrong with a configuration.
@@ -72,7 +90,7 @@ pub struct Mistakes(pub Vec<Mistake>);
 pub struct Cut;
 
 impl Upstream {
-    /// Registers the configured devices and begins to hold sessions.
+    /// Registers the configured devices, begins to hold sessions, and takes the judge's seat.
     ///
     /// # Errors
     ///
@@ -90,11 +108,19 @@ impl Upstream {
             }
             store.registry.put_device(record).await?;
         }
+        let seat = store.judge.clone();
         let node = Arc::new(Node::new(node, &config, secrets, store));
         let stop = node.stop.clone();
+        let questions = TaskTracker::new();
+        seat.appoint(Arc::new(Judge::new(Arc::clone(&node), questions.clone())));
         let mut tasks = JoinSet::new();
         tasks.spawn(manager::run(node, config.max_sessions, pinned));
-        Ok(Self { stop, tasks })
+        Ok(Self {
+            stop,
+            tasks,
+            questions,
+            seat,
+        })
     }
 
     /// Ends all sessions in order: nothing more is taken, what is in flight is awaited for a short time, methods are
@@ -104,9 +130,21 @@ impl Upstream {
     ///
     /// Something was cut.
     pub async fn shutdown(mut self, limit: Duration) -> Result<(), Cut> {
+        self.seat.vacate();
         self.stop.cancel();
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        self.questions.close();
+        let ended = async {
+            self.questions.wait().await;
+            while self.tasks.join_next().await.is_some() {}
+        };
         tokio::time::timeout(limit, ended).await.map_err(|_| Cut)
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.seat.vacate();
+        self.stop.cancel();
     }
 }
 
@@ -120,6 +158,7 @@ async fn load_secrets(config: Config) -> Result<(Config, Secrets), StartError> {
         Ok((config, Ok(secrets))) => Ok((config, secrets)),
         Ok((_, Err(LoadError::Keys(mistakes)))) => Err(StartError::Config(Mistakes(mistakes))),
         Ok((_, Err(LoadError::Endpoint(error)))) => Err(StartError::Hub(error)),
+        Ok((_, Err(LoadError::Randomness(error)))) => Err(StartError::Randomness(error)),
         Err(failed) => std::panic::resume_unwind(failed.into_panic()),
     }
 }

@@ -12,7 +12,10 @@ use tokio::{select, task::JoinSet};
 use tokio_util::task::JoinMap;
 use tracing::Instrument as _;
 
-use crate::{driver::drive, node::Node};
+use crate::{
+    driver::drive,
+    node::{Node, now},
+};
 
 /// Holds sessions until the node stops and all of them have ended.
 pub(crate) async fn run(node: Arc<Node>, max_sessions: NonZeroUsize, pinned: Vec<Identity>) {
@@ -20,6 +23,13 @@ pub(crate) async fn run(node: Arc<Node>, max_sessions: NonZeroUsize, pinned: Vec
     for hub in node.hubs.values().cloned() {
         helpers.spawn(async move { hub.turnstile.run().await });
     }
+    let tokens = Arc::clone(node.credentials.tokens());
+    helpers.spawn(async move {
+        loop {
+            tokio::time::sleep(TIDY).await;
+            tokens.tidy(now());
+        }
+    });
     let leases = Arc::clone(&node.leases);
     helpers.spawn(async move { leases.run().await });
 
@@ -99,6 +109,9 @@ async fn next_wanted(node: &Node) -> Identity {
         tokio::time::sleep(RETRY).await;
     }
 }
+
+/// How often devices' tokens that nobody needs any more are looked for.
+const TIDY: Duration = Duration::from_secs(15);
 
 /// Wait before the store is asked again that failed to answer.
 const RETRY: Duration = Duration::from_millis(500);

@@ -4,7 +4,7 @@ use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
-use store::{Lane, SessionState};
+use store::{Lane, SessionState, Verdict};
 
 /// Sessions by `state`.
 pub const SESSIONS: &str = "tombolo_sessions";
@@ -22,6 +22,8 @@ pub const OUTBOX_WAIT_SECONDS: &str = "tombolo_outbox_wait_seconds";
 pub const HUB_SECONDS: &str = "tombolo_hub_seconds";
 /// Cloud-to-device messages that the hub delivered.
 pub const MESSAGES_RECEIVED: &str = "tombolo_messages_received_total";
+/// Tokens of devices that were judged, by `verdict`: `checked`, `accepted`, `refused`, `undecided`, `unknown_device`.
+pub const TOKENS_JUDGED: &str = "tombolo_tokens_judged_total";
 /// Direct methods that the hub delivered, by `outcome`: `offered`, `answered`, `refused`.
 pub const METHODS_RECEIVED: &str = "tombolo_methods_received_total";
 
@@ -83,6 +85,18 @@ impl Meters {
         counter!(DISCONNECTS, "reason" => reason).increment(1);
     }
 
+    /// A token was judged.
+    pub(crate) fn judged(verdict: Verdict) {
+        let name = match verdict {
+            Verdict::Checked { .. } => "checked",
+            Verdict::Accepted { .. } => "accepted",
+            Verdict::Refused => "refused",
+            Verdict::Undecided => "undecided",
+            Verdict::UnknownDevice => "unknown_device",
+        };
+        counter!(TOKENS_JUDGED, "verdict" => name).increment(1);
+    }
+
     /// A session goes from one state to another; closed sessions are not counted.
     pub(crate) fn session_moved(&self, from: SessionState, to: SessionState) {
         if let Some(place) = STATES.iter().position(|state| *state == from) {
@@ -120,6 +134,10 @@ fn describe() {
     describe_counter!(
         MESSAGES_RECEIVED,
         "Cloud-to-device messages that hubs delivered"
+    );
+    describe_counter!(
+        TOKENS_JUDGED,
+        "Tokens of devices that were judged, by verdict"
     );
     describe_counter!(
         METHODS_RECEIVED,

@@ -6,9 +6,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use iothub::{HubName, Timestamp};
+use iothub::{HubName, Identity, Timestamp};
 use session::{Backoff, ConnectionEpoch};
-use store::{NodeId, Store};
+use store::{Custody, DeviceRecord, MethodPolicy, NodeId, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     leases::LeaseKeeper,
     metrics::Meters,
     pace::Turnstile,
+    tokens::{Secret, Tokens},
 };
 
 /// What the sessions of this node share.
@@ -54,13 +55,16 @@ pub(crate) struct Secrets {
 /// Why the files of the configuration cannot be used.
 pub(crate) enum LoadError {
     Keys(Vec<Mistake>),
+    Randomness(getrandom::Error),
     Endpoint(EndpointError),
 }
 
 impl Secrets {
     /// Reads keys and certificates. Blocking.
     pub(crate) fn load(config: &Config) -> Result<Self, LoadError> {
-        let credentials = Credentials::load(config).map_err(LoadError::Keys)?;
+        let secret = Secret::random().map_err(LoadError::Randomness)?;
+        let credentials = Credentials::load(config, Tokens::new(secret));
+        let credentials = credentials.map_err(LoadError::Keys)?;
         let roots = system_roots();
         let now = now();
         let mut hubs = HashMap::with_capacity(config.hubs.len());
@@ -118,6 +122,16 @@ fn session_config(config: &Config) -> session::Config {
         loss_backoff: limited(defaults.loss_backoff),
         refusal_backoff: limited(defaults.refusal_backoff),
         ..defaults
+    }
+}
+
+/// What holds for a device that the configuration does not list.
+pub(crate) fn unlisted_device(identity: Identity) -> DeviceRecord {
+    DeviceRecord {
+        identity,
+        custody: Custody::default(),
+        method_policy: MethodPolicy::default(),
+        is_pinned: false,
     }
 }
 

@@ -4,6 +4,9 @@
 //! at once must come back slowly. Whoever wants to connect takes a [`Turn`] at the hub's [`Turnstile`]. Turns are given
 //! at four fifths of the hub's rate; after a quiet time one fifth more may go at once, so that never more than the hub's
 //! rate is used in any second. A device whose client waits goes before all those that nobody waits for.
+//!
+//! Credentials that nobody has proved come from anywhere, and most may be wrong. All of them together have a tenth of the
+//! hub's rate, so they cannot take the turns of devices that are known.
 
 use std::{
     collections::VecDeque,
@@ -16,21 +19,36 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{select, sync::Notify};
 
 use crate::node::now;
 
 /// The entrance to one hub.
 pub(crate) struct Turnstile {
-    queues: Mutex<Queues>,
-    bucket: Mutex<Bucket>,
+    gate: Mutex<Gate>,
     is_wanted: Notify,
 }
 
-#[derive(Default)]
-struct Queues {
+/// Who goes first, and how fast.
+struct Gate {
     urgent: VecDeque<Arc<Waiter>>,
-    others: VecDeque<Arc<Waiter>>,
+    unproved: VecDeque<Arc<Waiter>>,
+    idle: VecDeque<Arc<Waiter>>,
+    /// For all.
+    bucket: Bucket,
+    /// For the unproved, beside the one for all.
+    bucket_of_unproved: Bucket,
+}
+
+/// Who wants to connect.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rank {
+    /// A device whose client waits.
+    Urgent,
+    /// Somebody whose credential was never accepted.
+    Unproved,
+    /// A device that nobody waits for.
+    Idle,
 }
 
 /// A place in the queue, given up when dropped.
@@ -41,28 +59,40 @@ pub(crate) struct Turn {
 
 struct Waiter {
     state: AtomicU8,
-    is_urgent: AtomicBool,
+    may_hurry: AtomicBool,
     admitted: Notify,
+}
+
+/// What the turnstile does next.
+enum Next {
+    Admitted,
+    Later(Instant),
+    Nobody,
 }
 
 impl Turnstile {
     /// The entrance to a hub that admits `limit` connections in a second.
     pub(crate) fn new(limit: NonZeroU32, now: Instant) -> Arc<Self> {
         Arc::new(Self {
-            queues: Mutex::default(),
-            bucket: Mutex::new(Bucket::new(limit, now)),
+            gate: Mutex::new(Gate {
+                urgent: VecDeque::new(),
+                unproved: VecDeque::new(),
+                idle: VecDeque::new(),
+                bucket: Bucket::for_all(limit, now),
+                bucket_of_unproved: Bucket::for_unproved(limit, now),
+            }),
             is_wanted: Notify::new(),
         })
     }
 
     /// Takes a place in the queue.
-    pub(crate) fn queue(self: &Arc<Self>, is_urgent: bool) -> Turn {
+    pub(crate) fn queue(self: &Arc<Self>, rank: Rank) -> Turn {
         let waiter = Arc::new(Waiter {
             state: AtomicU8::new(WAITING),
-            is_urgent: AtomicBool::new(is_urgent),
+            may_hurry: AtomicBool::new(rank == Rank::Idle),
             admitted: Notify::new(),
         });
-        self.push(Arc::clone(&waiter), is_urgent);
+        self.push(Arc::clone(&waiter), rank);
         Turn {
             turnstile: Arc::clone(self),
             waiter,
@@ -73,41 +103,30 @@ impl Turnstile {
     pub(crate) async fn run(&self) {
         loop {
             let wanted = self.is_wanted.notified();
-            if self.queues.lock().is_empty() {
-                wanted.await;
-                continue;
-            }
-            let admitted = self.bucket.lock().take(now());
-            match admitted {
-                Err(later) => tokio::time::sleep_until(later.into()).await,
-                Ok(()) => {
-                    let admitted = self.queues.lock().admit_first();
-                    if !admitted {
-                        self.bucket.lock().give_back();
-                    }
-                }
+            let next = self.gate.lock().next(now());
+            match next {
+                Next::Admitted => {}
+                Next::Later(at) => select! {
+                    () = tokio::time::sleep_until(at.into()) => {}
+                    () = wanted => {}
+                },
+                Next::Nobody => wanted.await,
             }
         }
     }
 
-    fn push(&self, waiter: Arc<Waiter>, is_urgent: bool) {
-        let mut queues = self.queues.lock();
-        if is_urgent {
-            queues.urgent.push_back(waiter);
-        } else {
-            queues.others.push_back(waiter);
-        }
-        drop(queues);
+    fn push(&self, waiter: Arc<Waiter>, rank: Rank) {
+        self.gate.lock().queue(rank).push_back(waiter);
         self.is_wanted.notify_one();
     }
 }
 
 impl Turn {
-    /// Lets it go before those that nobody waits for.
+    /// Lets it go before those that nobody waits for. An unproved credential stays what it is.
     pub(crate) fn hurry(&self) {
-        if !self.waiter.is_urgent.swap(true, Ordering::AcqRel) {
+        if self.waiter.may_hurry.swap(false, Ordering::AcqRel) {
             // The old place stays: whoever is admitted is not admitted again.
-            self.turnstile.push(Arc::clone(&self.waiter), true);
+            self.turnstile.push(Arc::clone(&self.waiter), Rank::Urgent);
         }
     }
 
@@ -127,6 +146,10 @@ impl Drop for Turn {
 }
 
 impl Waiter {
+    fn is_waiting(&self) -> bool {
+        self.state.load(Ordering::Acquire) == WAITING
+    }
+
     /// From waiting to `state`; false if it was not waiting.
     fn leave(&self, state: u8) -> bool {
         self.state
@@ -135,20 +158,61 @@ impl Waiter {
     }
 }
 
-impl Queues {
-    fn is_empty(&self) -> bool {
-        self.urgent.is_empty() && self.others.is_empty()
-    }
-
-    /// Admits the first that still waits; false if there is none.
-    fn admit_first(&mut self) -> bool {
-        while let Some(waiter) = self.urgent.pop_front().or_else(|| self.others.pop_front()) {
+impl Gate {
+    /// Admits the first that may go.
+    fn next(&mut self, now: Instant) -> Next {
+        loop {
+            let Some((rank, at)) = self.first(now) else {
+                return Next::Nobody;
+            };
+            if now < at {
+                return Next::Later(at);
+            }
+            let Some(waiter) = self.queue(rank).pop_front() else {
+                return Next::Nobody;
+            };
+            // Fails if it was given up at this very moment.
             if waiter.leave(ADMITTED) {
+                self.bucket.take(now);
+                if rank == Rank::Unproved {
+                    self.bucket_of_unproved.take(now);
+                }
                 waiter.admitted.notify_one();
-                return true;
+                return Next::Admitted;
             }
         }
-        false
+    }
+
+    /// Who is next, and when.
+    fn first(&mut self, now: Instant) -> Option<(Rank, Instant)> {
+        let [urgent, unproved, idle] =
+            [Rank::Urgent, Rank::Unproved, Rank::Idle].map(|rank| self.has(rank));
+        let at = self.bucket.earliest();
+        let at_for_unproved = at.max(self.bucket_of_unproved.earliest());
+        if urgent {
+            Some((Rank::Urgent, at))
+        } else if unproved && (!idle || at_for_unproved <= now.max(at)) {
+            Some((Rank::Unproved, at_for_unproved))
+        } else {
+            idle.then_some((Rank::Idle, at))
+        }
+    }
+
+    /// Whether anybody of this rank waits.
+    fn has(&mut self, rank: Rank) -> bool {
+        let queue = self.queue(rank);
+        while queue.front().is_some_and(|first| !first.is_waiting()) {
+            queue.pop_front();
+        }
+        !queue.is_empty()
+    }
+
+    const fn queue(&mut self, rank: Rank) -> &mut VecDeque<Arc<Waiter>> {
+        match rank {
+            Rank::Urgent => &mut self.urgent,
+            Rank::Unproved => &mut self.unproved,
+            Rank::Idle => &mut self.idle,
+        }
     }
 }
 
@@ -161,7 +225,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn new(limit: NonZeroU32, now: Instant) -> Self {
+    fn for_all(limit: NonZeroU32, now: Instant) -> Self {
         let interval = Duration::from_secs(1).mul_f64(1.0 / (f64::from(limit.get()) * RATE));
         let burst = (limit.get() / 5).max(1);
         Self {
@@ -171,23 +235,30 @@ impl Bucket {
         }
     }
 
-    /// Takes one, or says when it can be taken.
-    fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let earliest = self.due - self.tolerance;
-        if now < earliest {
-            return Err(earliest);
+    fn for_unproved(limit: NonZeroU32, now: Instant) -> Self {
+        Self {
+            interval: Duration::from_secs(1).mul_f64(1.0 / (f64::from(limit.get()) * SHARE)),
+            tolerance: Duration::ZERO,
+            due: now,
         }
-        self.due = self.due.max(now) + self.interval;
-        Ok(())
     }
 
-    fn give_back(&mut self) {
-        self.due -= self.interval;
+    /// When one can be taken.
+    fn earliest(&self) -> Instant {
+        self.due - self.tolerance
+    }
+
+    /// Takes one; not before the earliest moment.
+    fn take(&mut self, now: Instant) {
+        self.due = self.due.max(now) + self.interval;
     }
 }
 
 /// Share of the hub's rate that is used steadily. Other gateways and tools connect to the same hub.
 const RATE: f64 = 0.8;
+
+/// Share of the hub's rate that unproved credentials have.
+const SHARE: f64 = 0.1;
 
 const WAITING: u8 = 0;
 const ADMITTED: u8 = 1;
@@ -198,24 +269,25 @@ mod tests {
     use super::*;
 
     /// When each of `count` would be admitted if all wanted to go at once.
-    fn admissions(limit: u32, count: usize) -> Vec<Duration> {
+    fn admissions(limit: u32, rank: Rank, count: usize) -> Vec<Duration> {
         let start = Instant::now();
-        let mut bucket = Bucket::new(NonZeroU32::new(limit).unwrap(), start);
+        let turnstile = Turnstile::new(NonZeroU32::new(limit).unwrap(), start);
+        let _turns: Vec<_> = (0..count).map(|_| turnstile.queue(rank)).collect();
         let mut now = start;
         let mut admissions = Vec::new();
-        while admissions.len() < count {
-            match bucket.take(now) {
-                Ok(()) => admissions.push(now - start),
-                Err(later) => now = later,
+        loop {
+            match turnstile.gate.lock().next(now) {
+                Next::Admitted => admissions.push(now - start),
+                Next::Later(at) => now = at,
+                Next::Nobody => return admissions,
             }
         }
-        admissions
     }
 
     #[test]
     fn no_second_sees_more_than_the_limit() {
         for limit in [1, 2, 4, 5, 10, 100, 6000] {
-            let admissions = admissions(limit, 4 * limit as usize + 10);
+            let admissions = admissions(limit, Rank::Idle, 4 * limit as usize + 10);
             for window in admissions.windows(limit as usize + 1) {
                 let took = window[limit as usize] - window[0];
                 assert!(took >= Duration::from_millis(999), "{limit}: {took:?}");
@@ -225,7 +297,7 @@ mod tests {
 
     #[test]
     fn ten_thousand_are_back_in_time() {
-        let last = *admissions(100, 10_000).last().unwrap();
+        let last = *admissions(100, Rank::Idle, 10_000).last().unwrap();
         assert!((120..=160).contains(&last.as_secs()), "{last:?}");
     }
 
@@ -234,8 +306,13 @@ mod tests {
         let turnstile = Turnstile::new(NonZeroU32::new(1).unwrap(), now());
         let mut tasks = tokio::task::JoinSet::new();
         let order = Arc::new(Mutex::new(Vec::new()));
-        let turns = [("a", false), ("b", false), ("c", true), ("d", false)]
-            .map(|(name, is_urgent)| (name, turnstile.queue(is_urgent)));
+        let turns = [
+            ("a", Rank::Idle),
+            ("b", Rank::Idle),
+            ("c", Rank::Urgent),
+            ("d", Rank::Idle),
+        ];
+        let turns = turns.map(|(name, rank)| (name, turnstile.queue(rank)));
         turns[3].1.hurry();
         for (name, turn) in turns {
             let order = Arc::clone(&order);
@@ -252,11 +329,44 @@ mod tests {
         assert_eq!(*order.lock(), ["c", "d", "a", "b"]);
     }
 
+    #[test]
+    fn strangers_have_a_tenth_whatever_they_do() {
+        let admissions = admissions(100, Rank::Unproved, 100);
+        for window in admissions.windows(11) {
+            assert!(window[10] - window[0] >= Duration::from_millis(999));
+        }
+        assert!(admissions[99] < Duration::from_secs(11), "and no less");
+    }
+
+    #[test]
+    fn strangers_delay_nobody_and_are_not_kept_out() {
+        let start = Instant::now();
+        let turnstile = Turnstile::new(NonZeroU32::new(100).unwrap(), start);
+        let strangers: Vec<_> = (0..50).map(|_| turnstile.queue(Rank::Unproved)).collect();
+        strangers.iter().for_each(Turn::hurry);
+        let _devices: Vec<_> = (0..200).map(|_| turnstile.queue(Rank::Idle)).collect();
+        let mut now = start;
+        while now < start + Duration::from_secs(2) {
+            match turnstile.gate.lock().next(now) {
+                Next::Admitted => {}
+                Next::Later(at) => now = at,
+                Next::Nobody => break,
+            }
+        }
+        let left = strangers.iter().filter(|turn| turn.waiter.is_waiting());
+        let left = left.count();
+        assert!((29..=31).contains(&left), "{left} of 50 after two seconds");
+        assert!(
+            turnstile.gate.lock().idle.len() <= 200 - (160 - 21),
+            "the rest went to devices"
+        );
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_gave_up_costs_no_turn() {
         let turnstile = Turnstile::new(NonZeroU32::new(1).unwrap(), now());
-        (0..1000).for_each(|_| drop(turnstile.queue(true)));
-        let turn = turnstile.queue(false);
+        (0..1000).for_each(|_| drop(turnstile.queue(Rank::Urgent)));
+        let turn = turnstile.queue(Rank::Idle);
         let admitted =
             async { tokio::time::timeout(Duration::from_secs(2), turn.admitted()).await };
         tokio::select! {

@@ -8,13 +8,14 @@ use crate::{
     connect::chain,
     metrics::Meters,
     node::{now, wall_now},
+    pace::Rank,
+    tokens::Purpose,
 };
 
 impl Driver {
     pub(super) async fn on_connect(&mut self) -> Result<(), StoreError> {
         self.outlook = Outlook::Good;
-        let is_urgent = self.has_waiting_client();
-        if let Err(error) = self.open_socket(is_urgent) {
+        if let Err(error) = self.open_socket(Purpose::Open) {
             self.node.meters.refused.increment(1);
             self.session.handle_connect_failed(now());
             return self.on_no_connection(Outlook::Refused, error).await;
@@ -23,23 +24,30 @@ impl Driver {
     }
 
     pub(super) fn on_renew(&mut self) {
-        if let Err(error) = self.open_socket(false) {
-            tracing::warn!(error, "the credential cannot be renewed");
+        if let Err(error) = self.open_socket(Purpose::Renew) {
+            tracing::debug!(error, "the credential is not renewed");
             self.session.handle_connect_failed(now());
         }
     }
 
-    pub(super) fn open_socket(&mut self, is_urgent: bool) -> Result<(), String> {
+    fn open_socket(&mut self, purpose: Purpose) -> Result<(), String> {
         let name = self.identity.hub();
         let hub = self.node.hubs.get(name);
         let hub = hub.ok_or_else(|| format!("{name} is not configured"))?;
-        let login = self.node.credentials.login(&self.identity, wall_now());
+        let login = self.credential.login(&self.identity, purpose, wall_now());
         let login = login.map_err(|error| error.to_string())?;
+        let rank = if !login.is_proved {
+            Rank::Unproved
+        } else if purpose == Purpose::Open && self.has_waiting_client() {
+            Rank::Urgent
+        } else {
+            Rank::Idle
+        };
         let credentials = session::Credentials {
             password: Some(login.password),
             renew_at: Some(now() + login.renew_after),
         };
-        self.link.open(hub, credentials, is_urgent);
+        self.link.open(hub, credentials, rank);
         Ok(())
     }
 
@@ -51,6 +59,7 @@ impl Driver {
             }
             LinkEvent::OpenFailed(error) => {
                 self.node.meters.failed.increment(1);
+                self.credential.failed();
                 self.session.handle_connect_failed(now());
                 if self.session.epoch().is_none() {
                     return self
@@ -74,6 +83,7 @@ impl Driver {
         tracing::info!(connection = epoch.0, session_present, "session up");
         self.node.meters.connected.increment(1);
         self.outlook = Outlook::Good;
+        self.credential.accepted(now());
         self.in_flight.on_connected();
         self.held = Held::on(ConnectionEpoch(epoch.0));
         self.read_at = now();
@@ -82,8 +92,18 @@ impl Driver {
     pub(super) async fn on_refused(&mut self, reason: RefusalReason) -> Result<(), StoreError> {
         self.node.meters.refused.increment(1);
         let outlook = match reason {
-            RefusalReason::Credentials | RefusalReason::Protocol => Outlook::Refused,
-            RefusalReason::Unavailable => Outlook::Unavailable,
+            RefusalReason::Credentials => {
+                self.credential.refused(now());
+                Outlook::Refused
+            }
+            RefusalReason::Protocol => {
+                self.credential.failed();
+                Outlook::Refused
+            }
+            RefusalReason::Unavailable => {
+                self.credential.failed();
+                Outlook::Unavailable
+            }
         };
         self.on_no_connection(outlook, chain(&reason)).await
     }
@@ -117,6 +137,7 @@ impl Driver {
     ) -> Result<(), StoreError> {
         tracing::info!(connection = connection.0, %reason, "session down");
         Meters::disconnected(loss_name(reason));
+        self.credential.lost(now());
         if !is_orderly(reason) {
             self.report.last_error = Some(reason.to_string());
         }

@@ -23,7 +23,11 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-use crate::{connect::ConnectError, node::Hub, pace::Turn};
+use crate::{
+    connect::{ConnectError, Door},
+    node::Hub,
+    pace::{Rank, Turn},
+};
 
 /// The sockets of one session.
 #[derive(Default)]
@@ -70,19 +74,14 @@ struct Connection {
 
 impl Link {
     /// Begins to open a socket; it waits for its turn at the hub first. Takes the place of one that is being opened.
-    pub(super) fn open(
-        &mut self,
-        hub: &Arc<Hub>,
-        credentials: session::Credentials,
-        is_urgent: bool,
-    ) {
-        let turn = Arc::new(hub.turnstile.queue(is_urgent));
+    pub(super) fn open(&mut self, hub: &Arc<Hub>, credentials: session::Credentials, rank: Rank) {
+        let turn = Arc::new(hub.turnstile.queue(rank));
         let socket = Box::pin({
             let (hub, turn) = (Arc::clone(hub), Arc::clone(&turn));
             async move {
                 turn.admitted().await;
                 let begun = Instant::now();
-                let stream = hub.endpoint.connect().await?;
+                let stream = hub.endpoint.connect(Door::Mqtt).await?;
                 Ok((stream, begun.elapsed()))
             }
         });

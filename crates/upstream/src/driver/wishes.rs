@@ -1,6 +1,6 @@
 //! What is wanted of the session at this moment, and for how long.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use session::Subscriptions;
 use store::{Failure, Lane, Need, StoreError};
@@ -96,7 +96,12 @@ impl Driver {
         if self.record.is_pinned {
             return Span::Open;
         }
-        let linger = self.node.linger;
+        // Strangers' tokens are not to fill the node with sessions that never were.
+        let linger = if self.credential.is_proved() {
+            self.node.linger
+        } else {
+            Duration::ZERO
+        };
         Span::of(self.current_needs.session, linger).or(Span::Until(self.last_work + linger))
     }
 

@@ -1,4 +1,4 @@
-//! A hub that does what the test says. Its packets are written by hand from the MQTT 3.1.1 standard.
+//! A hub that does what the test says. Its packets are written by hand from the MQTT 3.1.1 standard, its HTTP from RFC 9112.
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
@@ -16,7 +16,15 @@ pub(crate) const NAME: &str = "hub.example";
 
 pub(crate) struct Hub {
     listener: TcpListener,
+    https: TcpListener,
     acceptor: TlsAcceptor,
+}
+
+/// A request to the HTTPS API, and the connection that waits for its answer.
+pub(crate) struct Request {
+    stream: TlsStream<TcpStream>,
+    pub(crate) line: String,
+    pub(crate) authorization: String,
 }
 
 /// The hub's end of a connection.
@@ -65,12 +73,43 @@ impl Hub {
             .unwrap();
         Self {
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            https: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             acceptor: TlsAcceptor::from(Arc::new(config)),
         }
     }
 
     pub(crate) fn address(&self) -> String {
         self.listener.local_addr().unwrap().to_string()
+    }
+
+    pub(crate) fn https_address(&self) -> String {
+        self.https.local_addr().unwrap().to_string()
+    }
+
+    /// The next request to the HTTPS API.
+    pub(crate) async fn request(&self) -> Request {
+        soon(async {
+            let (tcp, _) = self.https.accept().await.unwrap();
+            let mut stream = self.acceptor.accept(tcp).await.unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            let mut lines = head.lines();
+            let line = lines.next().unwrap().to_owned();
+            let header = |name: &str| {
+                let mut lines = lines.clone();
+                lines.find_map(|line| line.strip_prefix(name).map(str::to_owned))
+            };
+            assert_eq!(header("host: ").as_deref(), Some(NAME));
+            Request {
+                authorization: header("authorization: ").expect("a token"),
+                line,
+                stream,
+            }
+        })
+        .await
     }
 
     /// The next connection, up to its CONNECT.
@@ -122,12 +161,27 @@ impl Hub {
         }
     }
 
-    /// Whether somebody has connected that was not accepted yet.
+    /// Whether somebody has connected, at either door, that was not accepted yet.
     pub(crate) async fn has_visitor(&self) -> bool {
-        let accept = self.listener.accept();
+        let accept = async {
+            tokio::select! {
+                visitor = self.listener.accept() => visitor,
+                visitor = self.https.accept() => visitor,
+            }
+        };
         tokio::time::timeout(std::time::Duration::from_millis(50), accept)
             .await
             .is_ok()
+    }
+}
+
+impl Request {
+    /// Answers with a status and, maybe, one of the hub's codes.
+    pub(crate) async fn answer(mut self, status: u16, code: Option<&str>) {
+        let code = code.map_or_else(String::new, |code| format!("iothub-errorcode: {code}\r\n"));
+        let answer = format!("HTTP/1.1 {status} x\r\n{code}content-length: 0\r\n\r\n");
+        self.stream.write_all(answer.as_bytes()).await.unwrap();
+        self.stream.shutdown().await.unwrap();
     }
 }
 

@@ -11,10 +11,12 @@ extern crate tombolo_upstream as upstream;
 mod hub;
 mod rig;
 
+mod checked;
 mod connection;
 mod desired;
 mod messages;
 mod methods;
+mod pass_through;
 mod storm;
 mod telemetry;
 mod time;

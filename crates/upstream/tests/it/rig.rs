@@ -9,10 +9,11 @@ use std::{
     time::Duration,
 };
 
-use iothub::{Identity, Telemetry};
+use iothub::{Identity, Telemetry, Timestamp, sas::Key};
 use store::{
     Conclusion, Demand, InboxView, MessageEntry, MethodEntry, Needs, NodeId, Outcome, SessionState,
-    SettleError, Settlement, Status, Store, Submission, SubmissionId, Survival, Ticket, Work,
+    SettleError, Settlement, Status, Store, Submission, SubmissionId, Survival, Ticket, Verdict,
+    Work,
 };
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -45,6 +46,7 @@ impl Rig {
         let mut config = Config {
             hubs: vec![HubConfig {
                 address: Some(hub.address().parse().unwrap()),
+                https_address: Some(hub.https_address().parse().unwrap()),
                 ca_file: Some(ca_file),
                 ..HubConfig::new(hub::NAME.parse().unwrap())
             }],
@@ -129,6 +131,18 @@ impl Rig {
         }
     }
 
+    /// What the judge says of a token for `dev1`.
+    pub(crate) async fn judge(&self, token: &str) -> Verdict {
+        self.judge_for(&dev1(), token).await
+    }
+
+    pub(crate) async fn judge_for(&self, identity: &Identity, token: &str) -> Verdict {
+        let token = token.into();
+        soon(self.store.judge.judge(identity, &token))
+            .await
+            .unwrap()
+    }
+
     pub(crate) async fn until(&self, state: SessionState) -> Status {
         let mut watch = self.store.signals.watch(&dev1()).await.unwrap();
         soon(async {
@@ -142,6 +156,18 @@ impl Rig {
         })
         .await
     }
+}
+
+/// A token for a resource, valid for so many seconds from now, or over since then.
+pub(crate) fn token(resource: &str, seconds: i64) -> String {
+    Key::from_base64(KEY)
+        .unwrap()
+        .sign(resource, None, in_seconds(seconds))
+}
+
+pub(crate) fn in_seconds(seconds: i64) -> Timestamp {
+    let now = Timestamp::from(std::time::SystemTime::now());
+    Timestamp::from_unix_seconds(now.unix_seconds() + seconds)
 }
 
 pub(crate) fn dev1() -> Identity {
