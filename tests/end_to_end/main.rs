@@ -5,6 +5,7 @@ mod cloud_messages;
 mod inbox;
 mod methods;
 mod outage;
+mod pass_through;
 mod sessions;
 mod telemetry;
 mod twin;

@@ -49,6 +49,7 @@ pub struct Rig {
 /// What a rig is made with.
 pub struct Builder {
     devices: Vec<DeviceId>,
+    strangers: Vec<DeviceId>,
     front: front::Config,
     upstream: upstream::Config,
     store: memory::Config,
@@ -86,6 +87,7 @@ impl Rig {
     pub fn builder() -> Builder {
         Builder {
             devices: Vec::new(),
+            strangers: Vec::new(),
             front: front::Config::default(),
             upstream: upstream::Config::default(),
             store: memory::Config::default(),
@@ -242,6 +244,13 @@ impl Builder {
         self
     }
 
+    /// Adds a device that the hub alone knows; the gateway passes through whomever the hub lets in.
+    #[must_use]
+    pub fn stranger(mut self, id: &str) -> Self {
+        self.strangers.push(id.parse().unwrap());
+        self
+    }
+
     /// Changes settings of the device-facing half.
     #[must_use]
     pub fn front(mut self, change: impl FnOnce(&mut front::Config)) -> Self {
@@ -277,7 +286,8 @@ impl Builder {
         names.push(HUB_NAME.try_into().unwrap());
         let hub_tls = ca.server_certificate(&folder, "hub", &names, now).unwrap();
 
-        let devices = self.devices.iter().map(|id| (id.clone(), spec_of(id)));
+        let devices = self.devices.iter().chain(&self.strangers);
+        let devices = devices.map(|id| (id.clone(), spec_of(id)));
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut hub_setup = HubSetup {
             name: hub_name.clone(),
@@ -294,7 +304,9 @@ impl Builder {
         let mut config = self.upstream;
         let mut hub_config = HubConfig::new(hub_name.clone());
         hub_config.address = Some(hub.mqtt_address().to_string().parse().unwrap());
+        hub_config.https_address = Some(hub.https_address().to_string().parse().unwrap());
         hub_config.ca_file = Some(folder.file("ca.pem"));
+        hub_config.pass_through = !self.strangers.is_empty();
         config.hubs.push(hub_config);
         for id in &self.devices {
             let key = KeySource::Text(key_of(id).to_base64().into());
@@ -446,7 +458,8 @@ fn spec_of(id: &DeviceId) -> DeviceSpec {
 }
 
 /// A key that the hub can be given again after its memory is gone.
-fn key_of(id: &DeviceId) -> Key {
+/// A device's key at the hub.
+pub fn key_of(id: &DeviceId) -> Key {
     Key::from_bytes(vec![7; 32]).unwrap().derive(id.as_str())
 }
 
@@ -456,7 +469,8 @@ fn token_of(id: &str) -> String {
 }
 
 /// Not a name of the gateway, as everywhere.
-const HUB_NAME: &str = "rig-hub.localhost";
+/// The hub's name, which is not the gateway's.
+pub const HUB_NAME: &str = "rig-hub.localhost";
 const HUB_TOKEN: &str = "hub-token-of-the-rig";
 /// Opens the gateway's admin API.
 pub const ADMIN_TOKEN: &str = "admin-token-of-the-rig";
