@@ -168,6 +168,9 @@ pub struct Status {
     pub state: SessionState,
     /// The connection, while there is one.
     pub connection: Option<ConnectionEpoch>,
+    /// Whether the hub offers direct methods to the device: the subscription stands, the hub has acknowledged it, and one
+    /// round trip has passed since, so that a method whose caller was waiting for the device has arrived.
+    pub offers_methods: bool,
     /// Since when this state.
     pub since: Option<Timestamp>,
     /// Why the last connection ended, or could not be had; for people.

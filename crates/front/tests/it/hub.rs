@@ -60,6 +60,7 @@ impl Hub {
             state,
             connection: matches!(state, SessionState::Connected | SessionState::Settled)
                 .then_some(self.connection),
+            offers_methods: false,
             since: Some(now()),
             last_error: None,
         };
@@ -141,6 +142,11 @@ impl Hub {
         id
     }
 
+    /// What requests of the device need of the session, or have needed.
+    pub(crate) fn needs(&mut self) -> NeedsNow {
+        self.needs.current()
+    }
+
     /// Waits until a request of the device needs the session for this, or until none does.
     pub(crate) async fn until_needed(&mut self, need: impl Fn(NeedsNow) -> Need, is_needed: bool) {
         until(|| (need(self.needs.current()) == Need::Now) == is_needed).await;
@@ -156,6 +162,21 @@ impl Hub {
             .await
             .unwrap()
             .items
+            .is_empty()
+        {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Waits until the device has settled every message.
+    pub(crate) async fn until_all_settled(&self) {
+        while !self
+            .store
+            .inbox
+            .read(&self.identity)
+            .await
+            .unwrap()
+            .entries
             .is_empty()
         {
             tokio::task::yield_now().await;

@@ -218,6 +218,7 @@ pub async fn a_status_is_what_was_said_last(engine: Engine) {
         let said = Status {
             state,
             connection: Some(ConnectionEpoch(4)),
+            offers_methods: state == SessionState::Settled,
             since: Some(engine.clock.timestamp()),
             last_error: Some("reset by peer".to_owned()),
         };
@@ -279,6 +280,12 @@ pub async fn a_watch_wakes_for_every_kind_of_change(engine: Engine) {
     let said = Status {
         state: SessionState::Settled,
         ..Status::default()
+    };
+    set_status(&device, &said).await;
+    soon(watch.changed()).await;
+    let said = Status {
+        offers_methods: true,
+        ..said
     };
     set_status(&device, &said).await;
     soon(watch.changed()).await;
