@@ -82,6 +82,7 @@ macro_rules! conformance {
                 an_overdue_entry_is_not_given,
                 what_is_taken_may_be_settled_after_its_deadline,
                 the_entries_of_a_device_are_bounded,
+                answers_are_outside_the_bounds_of_a_device,
                 the_bytes_of_a_device_are_bounded,
                 the_bytes_of_all_devices_are_bounded,
                 a_waiting_reader_misses_nothing,

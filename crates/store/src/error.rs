@@ -32,7 +32,7 @@ pub enum StoreError {
 /// Why a message could not be put into the outbox.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// The device has as many entries, or as many bytes, waiting as it may have.
+    /// The device has as many entries, or as many bytes, waiting as it may have, answers to direct methods aside.
     #[error("the outbox of the device is full ({entries} entries, {bytes} bytes)")]
     DeviceFull {
         /// Entries of the device that wait.

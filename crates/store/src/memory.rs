@@ -68,7 +68,8 @@ use crate::{Clock, JudgeSeat, Partition, Store, SystemClock};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Outbox entries of one device that are not settled; 1,000 by default. More are refused with `429`. Too small:
-    /// bursts are refused; too large: one device can fill the outbox for all.
+    /// bursts are refused; too large: one device can fill the outbox for all. Answers to direct methods are not counted:
+    /// `inbox_methods` bounds them.
     pub outbox_entries: usize,
     /// Bytes of those entries; 4 MiB by default. Less than one message (256 KiB): large messages are always refused.
     pub outbox_bytes: usize,

@@ -25,6 +25,9 @@ pub trait Outbox: Send + Sync {
     /// Puts one entry into its device's lane. Submitting the same id again gives a ticket of the same entry, also for
     /// a while after it is settled (a twin that has been read is then read again).
     ///
+    /// The bounds of a device are not for [`Lane::Answers`], neither counted nor kept: whoever answers a direct method has
+    /// claimed it, so nobody else can, and the methods that wait are bounded.
+    ///
     /// # Errors
     ///
     /// A bound is reached, or the store failed.

@@ -248,6 +248,38 @@ pub async fn the_entries_of_a_device_are_bounded(engine: Engine) {
     device.submit(10_001, telemetry("")).await; // what was overdue made room
 }
 
+/// Answers to direct methods are taken from a device whose outbox is full, and take no place of other entries.
+pub async fn answers_are_outside_the_bounds_of_a_device(engine: Engine) {
+    let entries = engine.bounds.outbox_entries;
+    let by_entries = engine.owned("dev1").await;
+    for id in 0..entries - 1 {
+        by_entries.submit(id as u128, telemetry("")).await;
+    }
+    let by_bytes = engine.owned("dev2").await;
+    let small = telemetry("").size();
+    let rest = "x".repeat(engine.bounds.outbox_bytes - 2 * small);
+    by_bytes.submit(0, telemetry(&rest)).await;
+    for device in [by_entries, by_bytes] {
+        // One place is left, before as after.
+        device.submit(1000, answer()).await;
+        device.submit(1001, telemetry("")).await;
+        assert!(device.try_submit(1002, telemetry("")).await.is_err());
+        let late = device.submit(1003, answer()).await;
+
+        let mut reader = device.open().await;
+        let lease = "the lease stands";
+        for entry in reader.take(Lane::Answers, 9).await.expect(lease) {
+            settle(&mut reader, &entry, Ok(Done::Acknowledged)).await;
+        }
+        assert_eq!(outcome(late).await, Ok(Done::Acknowledged));
+        assert!(device.try_submit(1002, telemetry("")).await.is_err());
+        for entry in reader.take(Lane::Telemetry, 1).await.expect(lease) {
+            settle(&mut reader, &entry, Ok(Done::Acknowledged)).await;
+        }
+        device.submit(1002, telemetry("")).await;
+    }
+}
+
 /// One more byte than the bound is refused.
 pub async fn the_bytes_of_a_device_are_bounded(engine: Engine) {
     let bound = engine.bounds.outbox_bytes;

@@ -23,7 +23,8 @@ pub(super) struct Lanes {
     entry_by_submission: HashMap<SubmissionId, (Lane, EntryId)>,
     outcomes: Ring<(SubmissionId, Outcome), OUTCOMES>,
     last_entry: u64,
-    bytes: usize,
+    /// Bytes of the entries that the device's bounds count.
+    bounded_bytes: usize,
     /// No waiting entry's deadline is earlier.
     earliest_deadline: Option<Instant>,
     reader: Option<ReaderId>,
@@ -70,7 +71,7 @@ impl Lanes {
             entry_by_submission: HashMap::new(),
             outcomes: Ring::new(),
             last_entry: 0,
-            bytes: 0,
+            bounded_bytes: 0,
             earliest_deadline: None,
             reader: None,
             last_reader: 0,
@@ -110,7 +111,9 @@ impl Lanes {
         let lane = entry.work.lane();
         self.entry_by_submission
             .insert(entry.submission, (lane, id));
-        self.bytes += entry.size;
+        if is_bounded(lane) {
+            self.bounded_bytes += entry.size;
+        }
         note_earlier(&mut self.earliest_deadline, entry.deadline);
         let lane = self.lane(lane);
         let was_empty = !lane.has_waiting();
@@ -227,9 +230,12 @@ impl Lanes {
         self.entry_by_submission.len()
     }
 
-    /// Their bytes.
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
+    /// How many of them the device's bounds count, and their bytes.
+    pub(super) fn bounded(&self) -> (usize, usize) {
+        let lanes = self.lanes.iter().zip(Lane::ALL);
+        let bounded = lanes.filter(|(_, lane)| is_bounded(*lane));
+        let entries = bounded.map(|(lane, _)| lane.entries.len()).sum();
+        (entries, self.bounded_bytes)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -248,7 +254,9 @@ impl Lanes {
 
     fn forget(&mut self, entry: &Entry, outcome: &Outcome, now: Instant) {
         self.entry_by_submission.remove(&entry.submission);
-        self.bytes -= entry.size;
+        if is_bounded(entry.work.lane()) {
+            self.bounded_bytes -= entry.size;
+        }
         // A twin is large, and reading it again changes nothing.
         if !matches!(outcome, Ok(Done::TwinRead(_))) {
             self.outcomes.push((entry.submission, outcome.clone()), now);
@@ -294,6 +302,15 @@ impl Entry {
             },
             accepted_at: self.accepted_at,
         }
+    }
+}
+
+/// Whether a lane counts in the bounds of its device. A direct method is claimed before its answer is submitted, and
+/// nobody else can answer it then: the methods are what is bounded.
+pub(super) const fn is_bounded(lane: Lane) -> bool {
+    match lane {
+        Lane::Answers => false,
+        Lane::Twin | Lane::Telemetry => true,
     }
 }
 

@@ -8,7 +8,7 @@ use iothub::Identity;
 use super::{
     Engine, Memory, Moment,
     cell::Cell,
-    lanes::{Ephemeral, Lanes, ReaderId},
+    lanes::{Ephemeral, Lanes, ReaderId, is_bounded},
     partitioned::page_of,
 };
 use crate::{
@@ -96,13 +96,11 @@ impl Engine {
         }
         let freed = lanes.give_up_overdue(now.instant);
         self.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
-        let is_full = lanes.count() >= self.config.outbox_entries
-            || lanes.bytes().saturating_add(submission.size) > self.config.outbox_bytes;
-        if is_full {
-            return Err(SubmitError::DeviceFull {
-                entries: lanes.count(),
-                bytes: lanes.bytes(),
-            });
+        let (entries, bytes) = lanes.bounded();
+        let is_full = entries >= self.config.outbox_entries
+            || bytes.saturating_add(submission.size) > self.config.outbox_bytes;
+        if is_full && is_bounded(submission.work.lane()) {
+            return Err(SubmitError::DeviceFull { entries, bytes });
         }
         if !self.reserve(submission.size) {
             return Err(SubmitError::Full);
