@@ -36,7 +36,8 @@ impl Layers {
             Ok(text) => text,
             Err(error) => return self.mistake(origin(1), format!("could not be read: {error}")),
         };
-        let line_of = |offset: usize| 1 + text[..offset].matches('\n').count();
+        let ends: Vec<usize> = text.match_indices('\n').map(|(end, _)| end).collect();
+        let line_of = |offset: usize| 1 + ends.partition_point(|end| *end < offset);
         let (table, errors) = DeTable::parse_recoverable(&text);
         for error in &errors {
             let line = line_of(error.span().map_or(0, |span| span.start));
