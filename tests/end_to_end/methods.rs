@@ -113,15 +113,17 @@ async fn an_answer_after_the_connection_ended_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_method_request_is_not_found() {
+async fn a_method_request_that_does_not_wait_is_gone_and_nonsense_is_not_found() {
     let rig = Rig::start(&["dev1"]).await;
-    for unknown in ["nonsense", "1.1", "ffffffffffffffff.1"] {
-        let answer = rig
-            .device("dev1")
-            .post(&format!("methods/{unknown}/response"));
+    for (id, status, code) in [
+        ("1.1", 410, "method_gone"),
+        ("ffffffffffffffff.1", 410, "method_gone"),
+        ("nonsense", 404, "not_found"),
+    ] {
+        let answer = rig.device("dev1").post(&format!("methods/{id}/response"));
         let answer = answer.json(&json!({"status": 200})).send().await.unwrap();
-        assert_eq!(answer.status(), 404, "{unknown}");
-        assert_eq!(answer.json::<Value>().await.unwrap()["code"], "not_found");
+        assert_eq!(answer.status(), status, "{id}");
+        assert_eq!(answer.json::<Value>().await.unwrap()["code"], code);
     }
 }
 

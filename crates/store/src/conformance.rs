@@ -116,7 +116,7 @@ macro_rules! conformance {
                 a_method_is_claimed_once,
                 a_method_past_its_deadline_is_lost,
                 a_method_goes_with_its_connection,
-                a_method_that_never_came_is_unknown,
+                a_method_that_does_not_wait_is_lost,
                 the_newest_desired_properties_are_shown,
                 the_newest_dead_letters_are_kept,
             }

@@ -130,7 +130,9 @@ pub trait Inbox: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`SettleError::Lost`] if the method is over, answered, or its connection has ended.
+    /// [`SettleError::Lost`] if no such method waits: it is over, answered, or its connection has ended, however long ago.
+    /// Never [`SettleError::Unknown`]: only this gateway makes ids of the right form, so a text of another form is what
+    /// names no method, and that shows when it is [read](MethodRequestId).
     async fn claim_method(
         &self,
         identity: &Identity,

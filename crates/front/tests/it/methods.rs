@@ -74,11 +74,17 @@ async fn an_answer_to_nothing_is_refused() {
     rig.hub.is(SessionState::Settled).await;
     rig.hub.acknowledges().await;
     let answer = r#"{"status":200}"#;
-    for unknown in ["3.77", "nonsense", "3.1%2F2"] {
+    for no_id in ["nonsense", "3.1%2F2", "03.1", "3."] {
         let response = rig
-            .post(&format!("{METHODS}/{unknown}/response"), answer)
+            .post(&format!("{METHODS}/{no_id}/response"), answer)
             .await;
         problem(response, 404, "not_found").await;
+    }
+    for not_open in ["3.77", "ffffffffffffffff.1"] {
+        let response = rig
+            .post(&format!("{METHODS}/{not_open}/response"), answer)
+            .await;
+        problem(response, 410, "method_gone").await;
     }
     let late = rig.hub.invokes("late", "", Duration::ZERO).await;
     problem(

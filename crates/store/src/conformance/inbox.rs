@@ -469,13 +469,15 @@ pub async fn a_method_goes_with_its_connection(engine: Engine) {
     assert_eq!(claim(&device, 2, "7").await, Ok(()));
 }
 
-/// A method that never came is told from one that is over.
-pub async fn a_method_that_never_came_is_unknown(engine: Engine) {
+/// A method that does not wait is lost, whatever the engine remembers of it.
+pub async fn a_method_that_does_not_wait_is_lost(engine: Engine) {
     let device = engine.owned("dev1").await;
-    assert_eq!(claim(&device, 1, "7").await, Err(SettleError::Unknown));
+    assert_eq!(claim(&device, 1, "7").await, Err(SettleError::Lost));
     device.append(arrival(1, 1), &device.method(1, "7")).await;
-    assert_eq!(claim(&device, 1, "8").await, Err(SettleError::Unknown));
-    assert_eq!(claim(&device, 2, "7").await, Err(SettleError::Unknown));
+    assert_eq!(claim(&device, 1, "8").await, Err(SettleError::Lost));
+    engine.clock.advance(Duration::from_secs(24 * 3600));
+    assert_eq!(claim(&device, 1, "7").await, Err(SettleError::Lost));
+    assert_eq!(claim(&device, 2, "7").await, Err(SettleError::Lost));
     assert_eq!(claim(&device, 1, "7").await, Ok(()));
 }
 

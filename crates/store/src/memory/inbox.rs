@@ -114,7 +114,7 @@ impl Inbox for Memory {
         identity: &Identity,
         request: &MethodRequestId,
     ) -> Result<(), SettleError> {
-        let cell = self.0.cell(identity).ok_or(SettleError::Unknown)?;
+        let cell = self.0.cell(identity).ok_or(SettleError::Lost)?;
         let now = self.0.now();
         let owner = self.0.owner_of(&cell);
         cell.mailbox.lock().claim_method(owner, request, now)?;

@@ -266,11 +266,7 @@ impl Mailbox {
             Offered::Message(_) => false,
         };
         let Some(Offered::Method(method)) = self.offered.extract_if(.., is_claimed).next() else {
-            return if self.is_over(request) {
-                Err(SettleError::Lost)
-            } else {
-                Err(SettleError::Unknown)
-            };
+            return Err(SettleError::Lost);
         };
         self.past
             .arrived(method.arrival, Settlement::Complete, now.instant);
@@ -435,10 +431,6 @@ impl Mailbox {
             Offered::Message(message) => message,
             Offered::Method(_) => unreachable!("whoever calls has seen a message there"),
         }
-    }
-
-    fn is_over(&self, request: &MethodRequestId) -> bool {
-        self.withdrawn >= Some(request.connection) || self.past.is_method_over(request)
     }
 
     fn messages(&self) -> impl Iterator<Item = &Message> {

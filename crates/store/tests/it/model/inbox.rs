@@ -446,10 +446,8 @@ impl Run {
             let settlement = (!is_over).then_some(Settlement::Complete);
             let offered = self.model.offered.remove(at);
             self.model.leave(offered, None, settlement).await;
-        } else if self.model.over.contains(&id) {
-            assert_eq!(claimed, Err(SettleError::Lost));
         } else {
-            assert_eq!(claimed, Err(SettleError::Unknown));
+            assert_eq!(claimed, Err(SettleError::Lost));
         }
     }
 
