@@ -35,6 +35,24 @@ fn patches_merge_as_rfc_7396_says() {
     }
 }
 
+/// The gateway writes a patch anew, so it must read a number as what it is, to the last bit.
+#[test]
+fn a_fraction_keeps_its_value() {
+    for text in [
+        "0.1234535780246913580246",
+        "0.1",
+        "-2.5e-7",
+        "5e-324",
+        "1.7976931348623157e308",
+    ] {
+        let patch = ReportedPatch::parse(format!("{{\"a\":{text}}}").as_bytes()).unwrap();
+        let again = ReportedPatch::parse(&patch.to_json()).unwrap();
+        for patch in [patch, again] {
+            assert_eq!(patch.as_map()["a"].as_f64(), text.parse().ok(), "{text}");
+        }
+    }
+}
+
 #[test]
 fn a_key_has_1_to_1024_bytes() {
     let with_key = |key: &str| rule(json!({ key: 1 }));
