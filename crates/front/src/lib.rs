@@ -30,7 +30,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 #[cfg(feature = "fuzzing")]
-pub use self::http::fuzzing::takes_head;
+pub use self::http::fuzzing::{batch_messages, takes_head};
 pub use self::{
     config::{Config, InvalidServedName, Limits, ServedName, Waits},
     http::tls::CertificateError,

@@ -152,25 +152,25 @@ async fn send_each(
 }
 
 /// The texts of the items of a list. What stands in them is read one by one.
-fn parse_list(body: &[u8]) -> Result<Vec<&str>, serde_json::Error> {
+pub(super) fn parse_list(body: &[u8]) -> Result<Vec<&str>, serde_json::Error> {
     let items: Vec<&RawValue> = serde_json::from_slice(body)?;
     Ok(items.into_iter().map(RawValue::get).collect())
 }
 
 /// The lines that hold anything.
-fn parse_lines(body: &[u8]) -> Result<Vec<&str>, serde_json::Error> {
+pub(super) fn parse_lines(body: &[u8]) -> Result<Vec<&str>, serde_json::Error> {
     let text = std::str::from_utf8(body).map_err(serde::de::Error::custom)?;
     let lines = text.lines().map(str::trim);
     Ok(lines.filter(|line| !line.is_empty()).collect())
 }
 
-fn from_ours(text: &str) -> Result<Telemetry, BadRequest> {
+pub(super) fn from_ours(text: &str) -> Result<Telemetry, BadRequest> {
     let Object::<Item>(item) = serde_json::from_str(text).map_err(BadRequest::Json)?;
     Ok(item.try_into()?)
 }
 
 /// Properties have the names that they have as headers.
-fn from_hub(item: HubBatchItem) -> Result<Telemetry, NotBase64> {
+pub(super) fn from_hub(item: HubBatchItem) -> Result<Telemetry, NotBase64> {
     let encoding = if item.base64_encoded {
         Encoding::Base64
     } else {

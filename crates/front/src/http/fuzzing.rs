@@ -1,9 +1,11 @@
-//! What a stranger's request passes before anybody is asked who he is, for the fuzz targets.
+//! Parsers of requests as functions without a gateway, for the fuzz targets.
 
+use api::{Object, telemetry::HubBatchItem};
 use http::request::Parts;
-use iothub::Identity;
+use iothub::{Identity, Telemetry};
 
 use super::{
+    batch,
     extract::{self, BadRequest},
     route::{self, Route},
     telemetry,
@@ -32,4 +34,22 @@ pub fn takes_head(parts: &Parts, names: &[ServedName], identity: &Identity) -> b
         .and_then(Credential::parse)
         .is_ok()
         && checked().is_ok()
+}
+
+/// The messages that a body would be, as each of the three forms of a batch.
+#[must_use]
+pub fn batch_messages(body: &[u8]) -> [Vec<Telemetry>; 3] {
+    let hub: Vec<Object<HubBatchItem>> = serde_json::from_slice(body).unwrap_or_default();
+    let hub = hub.into_iter().map(|Object(item)| batch::from_hub(item));
+    let each = |texts: Result<Vec<&str>, serde_json::Error>| {
+        let texts = texts.unwrap_or_default().into_iter();
+        texts
+            .filter_map(|text| batch::from_ours(text).ok())
+            .collect()
+    };
+    [
+        hub.filter_map(Result::ok).collect(),
+        each(batch::parse_list(body)),
+        each(batch::parse_lines(body)),
+    ]
 }
