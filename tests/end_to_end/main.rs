@@ -7,5 +7,6 @@ mod methods;
 mod outage;
 mod pass_through;
 mod sessions;
+mod side_by_side;
 mod telemetry;
 mod twin;
