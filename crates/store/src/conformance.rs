@@ -119,6 +119,7 @@ macro_rules! conformance {
                 a_method_that_does_not_wait_is_lost,
                 the_newest_desired_properties_are_shown,
                 the_newest_dead_letters_are_kept,
+                a_dead_letter_is_kept_for_a_day,
             }
             leases {
                 a_partition_has_one_owner,

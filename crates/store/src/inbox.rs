@@ -139,7 +139,8 @@ pub trait Inbox: Send + Sync {
         request: &MethodRequestId,
     ) -> Result<(), SettleError>;
 
-    /// Dead letters of a partition's devices, for the operator; the newest of each device are kept, within a bound.
+    /// Dead letters of a partition's devices, for the operator; the newest of each device are kept, within a bound and for
+    /// [`DeadLetter::KEPT`].
     ///
     /// # Errors
     ///
@@ -304,15 +305,29 @@ pub struct Desired {
     pub connection: ConnectionEpoch,
 }
 
-/// A message that no device will see again.
-#[derive(Clone, Debug)]
+/// A message that no device will see again. What it said is not kept, only what tells an operator which one it was.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeadLetter {
     /// Whose it was.
     pub identity: Identity,
-    /// The message.
-    pub entry: MessageEntry,
+    /// [`MessageEntry::sequence`].
+    pub sequence: u64,
+    /// The sender's name for it.
+    pub message_id: Option<String>,
+    /// Bytes of its payload.
+    pub bytes: usize,
+    /// How often it had been abandoned.
+    pub delivery_count: u32,
+    /// When it came.
+    pub arrived_at: Timestamp,
     /// Why, in the words of IoT Hub's feedback: `Rejected`, `Expired`, `DeliveryCountExceeded`.
     pub reason: &'static str,
     /// Since when.
     pub at: Timestamp,
+}
+
+impl DeadLetter {
+    /// How long one is kept. An operator who looks into yesterday's trouble finds it; a device that has gone for good
+    /// leaves nothing behind.
+    pub const KEPT: Duration = Duration::from_secs(24 * 3600);
 }

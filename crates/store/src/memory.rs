@@ -26,8 +26,8 @@
 //!
 //! Entries with a deadline or an expiry are given up by the next call that meets them. For devices that nobody calls
 //! for, there is no task: every second, one of the calls that make the engine grow tidies one sixty-fourth of the
-//! partitions on its way. Tidying also forgets outcomes that are two minutes old, and cells that hold nothing and that
-//! nobody holds. So probing ids leaves nothing behind.
+//! partitions on its way. Tidying also forgets outcomes that are two minutes old, dead letters that are a day old, and cells
+//! that hold nothing and that nobody holds. So probing ids leaves nothing behind.
 
 mod cell;
 mod inbox;
@@ -81,7 +81,8 @@ pub struct Config {
     pub inbox_messages: usize,
     /// Direct methods of one device that wait for an answer; 16 by default.
     pub inbox_methods: usize,
-    /// Dead letters of one device that are kept, the newest; 16 by default. None: nothing can be looked up.
+    /// Dead letters of one device that are kept, the newest, for a day and without their payload; 16 by default. None:
+    /// nothing can be looked up.
     pub dead_letters: usize,
     /// Abandons after which a message becomes a dead letter; 10 by default, as at IoT Hub.
     pub max_delivery_count: NonZeroU32,

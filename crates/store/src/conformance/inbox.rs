@@ -15,8 +15,8 @@ use super::{
     },
 };
 use crate::{
-    AppendError, Arrival, Clock as _, Conclusion, ConnectionEpoch, DeliveryLease, Desired,
-    InboxEntry, LockToken, SettleError, Settlement, Ticket,
+    AppendError, Arrival, Clock as _, Conclusion, ConnectionEpoch, DeadLetter, DeliveryLease,
+    Desired, InboxEntry, LockToken, SettleError, Settlement, Ticket,
 };
 
 /// Messages and methods are shown in the order in which they came, as often as somebody looks.
@@ -174,7 +174,8 @@ pub async fn a_rejected_message_is_a_dead_letter(engine: Engine) {
         assert_eq!(outcome(appended).await, Settlement::Reject);
         let letter = device.dead_letters().await.pop().expect("it was rejected");
         assert_eq!(letter.reason, "Rejected");
-        assert_eq!(letter.entry.sequence, shown.sequence);
+        assert_eq!(letter.sequence, shown.sequence);
+        assert_eq!(letter.arrived_at, shown.arrived_at);
         assert_eq!(letter.at, engine.clock.timestamp());
     }
 }
@@ -221,10 +222,7 @@ pub async fn a_message_abandoned_too_often_is_a_dead_letter(engine: Engine) {
     let letters = device.dead_letters().await;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].reason, "DeliveryCountExceeded");
-    assert_eq!(
-        letters[0].entry.delivery_count,
-        engine.bounds.max_delivery_count
-    );
+    assert_eq!(letters[0].delivery_count, engine.bounds.max_delivery_count);
     let settled = device.settle(&shown.token, Settlement::Complete).await;
     assert_eq!(settled.err(), Some(SettleError::Lost));
 }
@@ -506,8 +504,34 @@ pub async fn the_newest_dead_letters_are_kept(engine: Engine) {
         rejected.push(shown.sequence);
     }
     let letters = device.dead_letters().await;
-    let kept: Vec<_> = letters.iter().map(|letter| letter.entry.sequence).collect();
+    let kept: Vec<_> = letters.iter().map(|letter| letter.sequence).collect();
     assert_eq!(kept, rejected[3..]);
+}
+
+/// A dead letter is kept for a day, without what it said.
+pub async fn a_dead_letter_is_kept_for_a_day(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let mut message = CloudMessage {
+        payload: "secret".into(),
+        ..CloudMessage::default()
+    };
+    message.system.message_id = Some("m-1".to_owned());
+    let arrives = Arrival::Message {
+        message: Arc::new(message),
+        expires_at: None,
+        is_tied: false,
+    };
+    let (shown, _) = device.append_shown(arrival(1, 1), &arrives).await;
+    let settled = device.settle(&shown.token, Settlement::Reject).await;
+    assert!(settled.is_ok());
+    engine
+        .clock
+        .advance(DeadLetter::KEPT - Duration::from_millis(1));
+    let letter = device.dead_letters().await.pop().expect("it is kept");
+    assert_eq!(letter.message_id.as_deref(), Some("m-1"));
+    assert_eq!(letter.bytes, 6);
+    engine.clock.advance(Duration::from_millis(1));
+    assert_eq!(device.dead_letters().await, []);
 }
 
 async fn receive(device: &Owned) -> Option<DeliveryLease> {

@@ -128,11 +128,12 @@ impl Inbox for Memory {
         after: Option<&str>,
     ) -> Result<Page<DeadLetter>, StoreError> {
         let mut letters = Vec::new();
+        let now = self.0.now();
         for cell in self.0.cells.in_partition(partition) {
-            let mailbox = cell.mailbox.lock();
-            letters.extend(mailbox.dead_letters().iter().map(|letter| {
+            let mut mailbox = cell.mailbox.lock();
+            letters.extend(mailbox.dead_letters(now).iter().map(|letter| {
                 // No id has a space; the width makes the text's order that of the numbers.
-                let key = format!("{} {:020}", letter.identity, letter.entry.sequence);
+                let key = format!("{} {:020}", letter.identity, letter.sequence);
                 (key, letter.clone())
             }));
         }

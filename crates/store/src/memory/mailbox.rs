@@ -278,6 +278,7 @@ impl Mailbox {
     /// Gives up what is overdue, forgets what is old, and returns spare memory.
     pub(super) fn tidy(&mut self, owner: Owner<'_>, now: Moment) {
         self.give_up_overdue(owner, now);
+        self.forget_dead_letters(now);
         self.past.forget(now.instant);
         if self.offered.is_empty() {
             self.offered = Vec::new();
@@ -285,13 +286,17 @@ impl Mailbox {
         if self.settled.is_empty() {
             self.settled = Vec::new();
         }
+        if self.dead_letters.is_empty() {
+            self.dead_letters = VecDeque::new();
+        }
     }
 
     pub(super) const fn next_sequence(&self) -> u64 {
         self.next_sequence
     }
 
-    pub(super) const fn dead_letters(&self) -> &VecDeque<DeadLetter> {
+    pub(super) fn dead_letters(&mut self, now: Moment) -> &VecDeque<DeadLetter> {
+        self.forget_dead_letters(now);
         &self.dead_letters
     }
 
@@ -417,13 +422,23 @@ impl Mailbox {
     fn bury(&mut self, owner: Owner<'_>, message: &Message, reason: &'static str, now: Moment) {
         self.dead_letters.push_back(DeadLetter {
             identity: owner.identity.clone(),
-            entry: message.to_entry(),
+            sequence: message.sequence,
+            message_id: message.message.system.message_id.clone(),
+            bytes: message.message.payload.len(),
+            delivery_count: message.delivery_count,
+            arrived_at: message.arrived_at,
             reason,
             at: now.timestamp,
         });
         if self.dead_letters.len() > owner.config.dead_letters {
             self.dead_letters.pop_front();
         }
+    }
+
+    fn forget_dead_letters(&mut self, now: Moment) {
+        let is_old =
+            |letter: &mut DeadLetter| letter.at.saturating_add(DeadLetter::KEPT) <= now.timestamp;
+        while self.dead_letters.pop_front_if(is_old).is_some() {}
     }
 
     fn take_message(&mut self, at: usize) -> Box<Message> {

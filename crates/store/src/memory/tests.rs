@@ -7,10 +7,10 @@ use iothub::{DeviceId, MethodName, MethodRequest, Telemetry};
 
 use super::*;
 use crate::{
-    Arrival, ArrivalId, ConnectionEpoch, Failure, Inbox as _, Lane, Leases as _, LockToken,
-    MethodRequestId, Needs, NodeId, Outbox as _, OutboxReader, Scope, Scopes, Settlement,
-    Signals as _, StoreError, Submission, SubmissionId, SubmitError, Survival, TokenHash, TokenId,
-    TokenOrigin, TokenRecord, Work, conformance::ManualClock,
+    Arrival, ArrivalId, ConnectionEpoch, DeadLetter, Failure, Inbox as _, Lane, Leases as _,
+    LockToken, MethodRequestId, Needs, NodeId, Outbox as _, OutboxReader, Scope, Scopes,
+    Settlement, Signals as _, StoreError, Submission, SubmissionId, SubmitError, Survival,
+    TokenHash, TokenId, TokenOrigin, TokenRecord, Work, conformance::ManualClock,
 };
 
 #[tokio::test]
@@ -250,6 +250,31 @@ async fn a_sequence_never_goes_back_even_when_its_cell_went() {
         memory.0.tidy_all(memory.0.now());
         assert_eq!(cells(&memory), 0);
     }
+}
+
+#[tokio::test]
+async fn a_dead_letter_keeps_its_cell_for_a_day() {
+    let (memory, clock) = memory(Config::default());
+    let device = identity("dev1");
+    let node = NodeId::new("a");
+    let lease = memory.acquire(&node, Partition::of(&device)).await.unwrap();
+    let id = ArrivalId {
+        connection: ConnectionEpoch(1),
+        number: 1,
+    };
+    let arrival = Arrival::Message {
+        message: Arc::default(),
+        expires_at: Some(clock.timestamp()),
+        is_tied: false,
+    };
+    memory.append(&lease, &device, id, arrival).await.unwrap();
+    memory.0.tidy_all(memory.0.now());
+    clock.advance(DeadLetter::KEPT - Duration::from_secs(1));
+    memory.0.tidy_all(memory.0.now());
+    assert_eq!(cells(&memory), 1);
+    clock.advance(Duration::from_secs(1));
+    memory.0.tidy_all(memory.0.now());
+    assert_eq!(cells(&memory), 0);
 }
 
 #[tokio::test]

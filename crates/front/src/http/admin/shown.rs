@@ -151,13 +151,13 @@ impl From<Status> for ShownSession {
 impl From<DeadLetter> for ShownDeadLetter {
     fn from(letter: DeadLetter) -> Self {
         Self {
-            sequence: letter.entry.sequence,
+            sequence: letter.sequence,
             reason: letter.reason,
             at: letter.at,
-            received_at: letter.entry.arrived_at,
-            delivery_count: letter.entry.delivery_count,
-            message_id: letter.entry.message.system.message_id.clone(),
-            bytes: letter.entry.message.payload.len(),
+            received_at: letter.arrived_at,
+            delivery_count: letter.delivery_count,
+            message_id: letter.message_id,
+            bytes: letter.bytes,
         }
     }
 }
