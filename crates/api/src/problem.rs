@@ -90,6 +90,14 @@ impl Problem {
         self
     }
 
+    /// Says that the same request will fail again, where its code alone would let one hope.
+    #[must_use]
+    pub const fn without_retry(mut self) -> Self {
+        self.retryable = false;
+        self.retry_after_s = None;
+        self
+    }
+
     /// Names IoT Hub's own error, where the hub said one or has a sharper one than the code's.
     #[must_use]
     pub fn with_hub_error(mut self, error: ErrorCode) -> Self {
@@ -174,5 +182,7 @@ mod tests {
             problem.hub_message,
             "ErrorCode:IotHubQuotaExceeded;the hub's day is spent"
         );
+        let problem = Problem::new(Code::HubTimeout, "late", "r-3", now()).without_retry();
+        assert_eq!((problem.retryable, problem.retry_after_s), (false, None));
     }
 }

@@ -105,6 +105,14 @@ impl ItemResult {
             retry_after_s: retry_after_s.or_else(|| code.retry_after_s()),
         }
     }
+
+    /// Says that the same item will fail again, where its code alone would let one hope.
+    #[must_use]
+    pub const fn without_retry(mut self) -> Self {
+        self.retryable = Some(false);
+        self.retry_after_s = None;
+        self
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +135,10 @@ mod tests {
         assert_eq!(
             json(ItemResult::failed(Code::LockLost, "gone", None)),
             json!({"status": 412, "code": "lock_lost", "detail": "gone", "retryable": false})
+        );
+        assert_eq!(
+            json(ItemResult::failed(Code::HubTimeout, "late", None).without_retry()),
+            json!({"status": 504, "code": "hub_timeout", "detail": "late", "retryable": false})
         );
     }
 }

@@ -74,6 +74,9 @@ pub(crate) enum Error {
     /// The answer to a direct method was not sent, and as the method is claimed no other can be.
     #[error("the answer was not sent, and the direct method can be answered no more: {0}")]
     AnswerLost(Box<Self>),
+    /// The answer to a direct method may have been sent. As the method is claimed it cannot be sent again.
+    #[error(transparent)]
+    AnswerUncertain(Box<Self>),
     /// The message cannot be settled.
     #[error(transparent)]
     Settle(SettleError),
@@ -83,9 +86,12 @@ pub(crate) enum Error {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The gateway stops; what became of the request is not known.
+    /// What became of the request is not known.
     #[error(transparent)]
     Lost(#[from] TicketLost),
+    /// A defect ended it in the middle.
+    #[error("the gateway failed")]
+    Panicked,
     /// The gateway stops, before anything was done.
     #[error("the gateway is stopping")]
     Stopping,
@@ -106,6 +112,7 @@ impl Error {
             | Self::MessageIdTooLong(_)
             | Self::Method(_)
             | Self::AnswerLost(_) => true,
+            Self::AnswerUncertain(_) | Self::Panicked => false,
             Self::Submit(error) => match error {
                 SubmitError::DeviceFull { .. } | SubmitError::Full => true,
                 SubmitError::Store(error) => *error != StoreError::UnknownOutcome,
@@ -261,14 +268,20 @@ impl Devices {
                 .carry_out(&identity, Work::MethodAnswer { request, response }, wait)
                 .await
                 .map_err(|error| {
-                    if error.means_not_sent() {
-                        Error::AnswerLost(Box::new(error))
+                    let is_not_sent = error.means_not_sent();
+                    let error = Box::new(error);
+                    if is_not_sent {
+                        Error::AnswerLost(error)
                     } else {
-                        error
+                        Error::AnswerUncertain(error)
                     }
                 })
         });
-        match answered.await.map_err(|_| Error::Stopping)?? {
+        // Nobody aborts the task, so only a panic can have ended it.
+        let answered = answered
+            .await
+            .map_err(|_| Error::AnswerUncertain(Box::new(Error::Panicked)))?;
+        match answered? {
             Done::Acknowledged => Ok(()),
             Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
         }

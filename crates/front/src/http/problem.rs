@@ -31,6 +31,8 @@ pub(crate) struct Refusal {
     detail: Cow<'static, str>,
     hub_error: Option<ErrorCode>,
     retry_after: Option<Duration>,
+    /// It is known that the same request will fail again, whatever the code says.
+    is_final: bool,
     /// Value of `Allow`, with 405.
     allow: Option<HeaderValue>,
 }
@@ -42,6 +44,7 @@ impl Refusal {
             detail: detail.into(),
             hub_error: None,
             retry_after: None,
+            is_final: false,
             allow: None,
         }
     }
@@ -53,6 +56,11 @@ impl Refusal {
 
     pub(crate) fn with_allow(mut self, allow: HeaderValue) -> Self {
         self.allow = Some(allow);
+        self
+    }
+
+    fn without_retry(mut self) -> Self {
+        self.is_final = true;
         self
     }
 
@@ -68,7 +76,12 @@ impl Refusal {
 
     /// The result of one item of a list.
     pub(crate) fn into_item(self) -> ItemResult {
-        ItemResult::failed(self.code, self.detail, self.retry_after)
+        let item = ItemResult::failed(self.code, self.detail, self.retry_after);
+        if self.is_final {
+            item.without_retry()
+        } else {
+            item
+        }
     }
 
     /// The answer to the request of this name.
@@ -79,6 +92,9 @@ impl Refusal {
         let mut problem = Problem::new(self.code, self.detail, request.as_str(), now);
         if let Some(after) = self.retry_after {
             problem = problem.with_retry_after(after);
+        }
+        if self.is_final {
+            problem = problem.without_retry();
         }
         if let Some(hub_error) = self.hub_error {
             problem = problem.with_hub_error(hub_error);
@@ -118,12 +134,16 @@ impl From<devices::Error> for Refusal {
             Error::MessageIdTooLong(_) => Self::new(Code::InvalidRequest, error.to_string()),
             Error::Submit(error) => error.into(),
             Error::Failed(failure) => (*failure).into(),
-            Error::Mismatch => Self::new(Code::Internal, error.to_string()),
+            Error::Mismatch | Error::Panicked => Self::new(Code::Internal, error.to_string()),
             Error::AnswerLost(_) => Self::new(Code::MethodGone, error.to_string()),
+            Error::AnswerUncertain(error) => Self::from(*error)
+                .without_retry()
+                .with_context("whether the answer was sent is not known"),
             Error::Settle(error) => settle(error),
             Error::Method(error) => method(error),
             Error::Store(error) => error.into(),
-            Error::Lost(_) | Error::Stopping => Self::new(Code::Stopping, error.to_string()),
+            Error::Lost(_) => Self::new(Code::HubTimeout, error.to_string()),
+            Error::Stopping => Self::new(Code::Stopping, error.to_string()),
         }
     }
 }

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use iothub::Identity;
 use reqwest::{Method, StatusCode};
+use serde_json::json;
 use store::{
-    DeviceRecord, Page, Partition, Registry, Store, StoreError, TokenHash, TokenId, TokenRecord,
+    DeviceRecord, Outbox, OutboxReader, Outcome, Page, Partition, Registry, SessionLease,
+    SessionState, Store, StoreError, Submission, SubmissionId, SubmitError, Ticket, TokenHash,
+    TokenId, TokenRecord, Work,
 };
 
-use crate::rig::{Rig, assert_status, problem, send};
+use crate::rig::{PATIENCE, Rig, assert_status, problem, problem_body, send};
 
 /// A registry that fails when it is asked for some tokens.
 struct Faulty(Arc<dyn Registry>);
@@ -62,10 +65,78 @@ impl Registry for Faulty {
     }
 }
 
+/// An outbox that fails when it is given what says so: a message's body, or the status of a method's answer.
+struct FaultyOutbox(Arc<dyn Outbox>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fault {
+    Panics = 1,
+    Unavailable,
+    UnknownOutcome,
+    /// The entry is taken, and the store lets go of it without an outcome.
+    LosesTicket,
+}
+
+impl Fault {
+    const ALL: [Self; 4] = [
+        Self::Panics,
+        Self::Unavailable,
+        Self::UnknownOutcome,
+        Self::LosesTicket,
+    ];
+
+    fn of(work: &Work) -> Option<Self> {
+        Self::ALL.into_iter().find(|fault| match work {
+            Work::Telemetry(telemetry) => telemetry.payload == format!("{fault:?}"),
+            Work::MethodAnswer { response, .. } => response.status == *fault as i32,
+            Work::TwinRead | Work::ReportedPatch(_) => false,
+        })
+    }
+}
+
+#[async_trait]
+impl Outbox for FaultyOutbox {
+    async fn submit(&self, submission: Submission) -> Result<Ticket<Outcome>, SubmitError> {
+        match Fault::of(&submission.work) {
+            None => self.0.submit(submission).await,
+            Some(Fault::Panics) => panic!("a defect"),
+            Some(Fault::Unavailable) => Err(StoreError::Unavailable.into()),
+            Some(Fault::UnknownOutcome) => Err(StoreError::UnknownOutcome.into()),
+            Some(Fault::LosesTicket) => Ok(store::ticket().1),
+        }
+    }
+
+    async fn persist(&self, identity: &Identity, id: SubmissionId) -> Result<(), StoreError> {
+        self.0.persist(identity, id).await
+    }
+
+    async fn open(
+        &self,
+        lease: &SessionLease,
+        identity: &Identity,
+    ) -> Result<Box<dyn OutboxReader>, StoreError> {
+        self.0.open(lease, identity).await
+    }
+
+    async fn backlog(
+        &self,
+        partition: Partition,
+        after: Option<&str>,
+    ) -> Result<Page<Identity>, StoreError> {
+        self.0.backlog(partition, after).await
+    }
+}
+
 async fn rig() -> Rig {
     let memory = store::memory::open(store::memory::Config::default()).unwrap();
     let registry = Arc::new(Faulty(memory.registry.clone()));
-    Rig::over(Store { registry, ..memory }, |_| {}).await
+    let outbox = Arc::new(FaultyOutbox(memory.outbox.clone()));
+    let store = Store {
+        registry,
+        outbox,
+        ..memory
+    };
+    Rig::over(store, |_| {}).await
 }
 
 #[tokio::test]
@@ -95,5 +166,41 @@ async fn not_finding_out_is_not_a_no() {
             .anonymous(Method::GET, "/devices/dev1/twin")
             .bearer_auth(token);
         problem(send(request).await, status, code).await;
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_is_lost_on_the_way_may_have_arrived() {
+    let rig = rig().await;
+    for (fault, status, code) in [
+        (Fault::Panics, 500, "internal"),
+        (Fault::Unavailable, 503, "overloaded"),
+        (Fault::UnknownOutcome, 504, "hub_timeout"),
+        (Fault::LosesTicket, 504, "hub_timeout"),
+    ] {
+        let response = rig
+            .post("/devices/dev1/messages/events", format!("{fault:?}"))
+            .await;
+        problem(response, status, code).await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_asked_to_answer_a_method_again_that_nobody_can_answer() {
+    let mut rig = rig().await;
+    rig.hub.is(SessionState::Settled).await;
+    for (fault, status, code) in [
+        (Fault::Panics, 500, "internal"),
+        // It is certain that the answer was not sent.
+        (Fault::Unavailable, 410, "method_gone"),
+        (Fault::UnknownOutcome, 504, "hub_timeout"),
+        (Fault::LosesTicket, 504, "hub_timeout"),
+    ] {
+        let id = rig.hub.invokes("m", "", PATIENCE).await;
+        let path = format!("/devices/dev1/methods/{id}/response");
+        let answer = json!({"status": fault as i32}).to_string();
+        let body = problem_body(rig.post(&path, answer.clone()).await, status, code).await;
+        assert_eq!(body["retryable"], false, "{body}");
+        problem(rig.post(&path, answer).await, 410, "method_gone").await;
     }
 }

@@ -277,6 +277,12 @@ pub(crate) async fn serve(store: &Store, identity: &Identity) {
 
 /// Checks the form that every problem has, and gives its detail.
 pub(crate) async fn problem(response: Response, status: u16, code: &str) -> String {
+    let body = problem_body(response, status, code).await;
+    body["detail"].as_str().unwrap().to_owned()
+}
+
+/// Checks the form that every problem has, and gives all of it.
+pub(crate) async fn problem_body(response: Response, status: u16, code: &str) -> Value {
     assert_eq!(response.status().as_u16(), status);
     let headers = response.headers().clone();
     assert_eq!(headers["content-type"], "application/problem+json");
@@ -310,7 +316,7 @@ pub(crate) async fn problem(response: Response, status: u16, code: &str) -> Stri
         retry_after
     );
     assert_eq!(status == 401, headers.contains_key("www-authenticate"));
-    body["detail"].as_str().unwrap().to_owned()
+    body
 }
 
 pub(crate) fn assert_status(response: &Response, status: StatusCode) {
