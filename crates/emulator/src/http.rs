@@ -141,6 +141,7 @@ pub(crate) fn router(shell: Arc<Shell>, access: Access, limits: Limits) -> Route
             access::check_host,
         ))
         .layer(middleware::map_response(answer::add_request_id))
+        .layer(middleware::from_fn(answer::close_after_refusal))
 }
 
 /// Serves one connection, HTTP/1.1 or HTTP/2, until its end or shutdown.

@@ -8,7 +8,10 @@ use std::time::SystemTime;
 
 use axum::{
     Json,
-    http::{HeaderValue, StatusCode},
+    body::HttpBody as _,
+    extract::Request,
+    http::{HeaderValue, StatusCode, Version, header::CONNECTION},
+    middleware::Next,
     response::{IntoResponse, Response},
 };
 use iothub::{ErrorCode, HubError, Timestamp};
@@ -112,6 +115,18 @@ impl IntoResponse for HttpError {
 pub(super) async fn add_request_id(mut response: Response) -> Response {
     if let Ok(id) = HeaderValue::from_str(&guid()) {
         response.headers_mut().insert("x-ms-request-id", id);
+    }
+    response
+}
+
+/// A refusal may come before the body is read, and then the connection ends with it. A client that is not told so sends
+/// its next request into a connection that closes. HTTP/2 ends the stream alone, and says so itself.
+pub(super) async fn close_after_refusal(request: Request, next: Next) -> Response {
+    let may_be_unread = request.version() <= Version::HTTP_11 && !request.body().is_end_stream();
+    let mut response = next.run(request).await;
+    if may_be_unread && response.status().is_client_error() {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
     }
     response
 }

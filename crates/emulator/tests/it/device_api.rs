@@ -336,6 +336,31 @@ async fn the_device_api_wants_a_devices_token() {
 }
 
 #[tokio::test]
+async fn a_refusal_that_leaves_a_body_unread_ends_the_connection() {
+    let rig = Rig::start().await.http1();
+    let large = || vec![0; 512 * 1024];
+    let refused = rig
+        .cloud
+        .anonymous(Method::POST, EVENTS)
+        .body(large())
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.headers()["connection"], "close");
+    for (path, status) in [(EVENTS, 204), (BOUND, 204)] {
+        let method = if path == EVENTS {
+            Method::POST
+        } else {
+            Method::GET
+        };
+        let answer = request(&rig, method, path).body("").send().await.unwrap();
+        assert_eq!(answer.status(), status);
+        assert!(answer.headers().get("connection").is_none());
+    }
+}
+
+#[tokio::test]
 async fn a_module_sends_with_its_own_key_and_receives_nothing() {
     let rig = Rig::start().await;
     let create = rig
