@@ -31,3 +31,5 @@ pub const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 pub const TOKEN_LIFETIME_LEAST: Duration = Duration::from_secs(60);
 /// How long a gateway token lives at most.
 pub const TOKEN_LIFETIME_MOST: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Seconds that a lock on a message may last. IoT Hub's own queues lock for one minute; its feedback queue allows 5 to 300.
+pub const LOCK_SECONDS: RangeInclusive<u64> = 1..=300;

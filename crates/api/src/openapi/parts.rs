@@ -8,11 +8,11 @@ use utoipa::{
         ResponseBuilder,
         path::{Parameter, ParameterBuilder, ParameterIn},
         request_body::{RequestBody, RequestBodyBuilder},
-        schema::{SchemaFormat, Type},
+        schema::{AdditionalProperties, SchemaFormat, Type},
     },
 };
 
-use crate::{header, limits, media_type};
+use crate::{header, limits, media_type, query};
 
 /// The parameters of a path template, in order.
 pub(super) fn path_parameters(path: &str) -> Vec<Parameter> {
@@ -80,9 +80,26 @@ pub(super) fn query_text(name: &str, description: &str) -> Parameter {
     parameter(name, ParameterIn::Query, description, text())
 }
 
-/// A query parameter with a number.
-pub(super) fn query_number(name: &str, description: &str) -> Parameter {
-    parameter(name, ParameterIn::Query, description, number())
+/// How long the lock on a message should last: Java's SDK says it in a header, .NET's in the query.
+pub(super) fn lock_timeouts() -> [Parameter; 2] {
+    let seconds = || {
+        number()
+            .minimum(Some(*limits::LOCK_SECONDS.start()))
+            .maximum(Some(*limits::LOCK_SECONDS.end()))
+    };
+    let parameter = |name, place, description| parameter(name, place, description, seconds());
+    [
+        parameter(
+            header::LOCK_TIMEOUT,
+            ParameterIn::Header,
+            "How long the lock should last, in seconds.",
+        ),
+        parameter(
+            query::LOCK_TIMEOUT,
+            ParameterIn::Query,
+            "The same as the header, which counts more.",
+        ),
+    ]
 }
 
 fn parameter(
@@ -140,7 +157,7 @@ pub(super) fn if_none_match_desired() -> Parameter {
 /// `api-version`.
 pub(super) fn api_version() -> Parameter {
     query_text(
-        crate::query::API_VERSION,
+        query::API_VERSION,
         "IoT Hub's version of the API: accepted, not required.",
     )
 }
@@ -214,13 +231,25 @@ pub(super) fn json_content<T: ToSchema>(example: Value) -> Content {
         .build()
 }
 
-/// Content that is a list of one of our schemas.
+/// Content that is a list of one of our schemas, never an empty one.
 pub(super) fn json_list<T: ToSchema>(most: usize, example: Value) -> Content {
     let list = utoipa::openapi::ArrayBuilder::new()
         .items(Ref::from_schema_name(T::name()))
+        .min_items(Some(1))
         .max_items(Some(most));
     ContentBuilder::new()
         .schema(Some(list))
+        .example(Some(example))
+        .build()
+}
+
+/// Content that is an object of another document's making.
+pub(super) fn object_content(example: Value) -> Content {
+    let object = ObjectBuilder::new()
+        .schema_type(Type::Object)
+        .additional_properties(Some(AdditionalProperties::FreeForm(true)));
+    ContentBuilder::new()
+        .schema(Some(object))
         .example(Some(example))
         .build()
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{etag, header, media_type, query};
+use api::{etag, header, limits, media_type, query};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use iothub::AckRequest;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -73,7 +73,7 @@ fn lock_timeout(request: &DeviceRequest) -> Result<Option<Duration>, BadRequest>
         .trim()
         .parse()
         .ok()
-        .filter(|seconds| LOCK_SECONDS.contains(seconds));
+        .filter(|seconds| limits::LOCK_SECONDS.contains(seconds));
     Ok(Some(Duration::from_secs(
         seconds.ok_or(BadRequest::LockTimeout)?,
     )))
@@ -132,8 +132,6 @@ fn add(headers: &mut HeaderMap, name: &str, value: &str) {
     }
 }
 
-/// IoT Hub's own queues lock for one minute; its feedback queue allows 5 to 300 seconds.
-const LOCK_SECONDS: std::ops::RangeInclusive<u64> = 1..=300;
 /// All that a header's name cannot have (RFC 9110, section 5.6.2).
 const NO_TOKEN: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'!')

@@ -6,8 +6,8 @@ use utoipa::openapi::{Required, ResponseBuilder, request_body::RequestBodyBuilde
 use super::{
     super::parts::{
         delivery_header, done, if_none_match, if_none_match_desired, inbox_header, json_body,
-        json_content, json_list, json_response, prefer_poll, prefer_write, request_header, stored,
-        text_content, text_header,
+        json_content, json_list, json_response, object_content, prefer_poll, prefer_write,
+        request_header, stored, text_content, text_header,
     },
     Call,
 };
@@ -311,7 +311,10 @@ pub(super) fn put_push() -> Call {
 pub(super) fn get_openapi() -> Call {
     let document = ResponseBuilder::new()
         .description("This document.")
-        .content(media_type::JSON, text_content("{\"openapi\":\"3.1.0\"}"));
+        .content(
+            media_type::JSON,
+            object_content(json!({"openapi": "3.1.0"})),
+        );
     Call {
         parameters: Vec::new(),
         codes: vec![

@@ -6,8 +6,8 @@ use utoipa::openapi::{ResponseBuilder, request_body::RequestBodyBuilder};
 use super::{
     super::parts::{
         bytes_content, done, inbox_header, json_body, json_content, json_list, json_response,
-        number_header, prefer_poll, prefer_write, query_number, query_text, request_header, stored,
-        text_content, text_header,
+        lock_timeouts, number_header, prefer_poll, prefer_write, query_text, request_header,
+        stored, text_content, text_header,
     },
     Call,
 };
@@ -27,6 +27,7 @@ pub(super) fn send_telemetry() -> Call {
          message. Messages of a batch are sent in its order.\n\nOnce 204 was answered, IoT Hub \
          has acknowledged the message. Any other answer promises nothing, and the message may have arrived all the same.",
     );
+    // The headers of application properties have no place here: a parameter has one name, theirs are the device's own.
     let properties = [
         (
             header::MESSAGE_ID,
@@ -51,10 +52,6 @@ pub(super) fn send_telemetry() -> Call {
         (header::MESSAGE_SCHEMA, "Schema of the message."),
         (header::INTERFACE_ID, "Interface id."),
         (header::SUBJECT, "Component of a Plug and Play device."),
-        (
-            "iothub-app-{name}",
-            "The application property `{name}`; a header for each.",
-        ),
     ];
     properties
         .into_iter()
@@ -140,6 +137,7 @@ pub(super) fn receive_message() -> Call {
             "iothub-app-{name}",
             text_header("The application property `{name}`; a header for each."),
         );
+    let [of_header, of_query] = lock_timeouts();
     Call::new(
         "messages",
         "Receives the next cloud-to-device message",
@@ -148,8 +146,8 @@ pub(super) fn receive_message() -> Call {
          call; the inbox shows the message all the same. Values of headers are what the sender gave, not percent-encoded; \
          only a value with control characters, which no header can carry, has these and what is not ASCII percent-encoded.",
     )
-    .parameter(request_header(header::LOCK_TIMEOUT, "How long the lock should last, in seconds."))
-    .parameter(query_number(query::LOCK_TIMEOUT, "The same as the header."))
+    .parameter(of_header)
+    .parameter(of_query)
     .parameter(prefer_poll("for a message"))
     .answers("200", message)
     .answers(
