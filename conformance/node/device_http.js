@@ -179,7 +179,9 @@ test('a message is settled once', async () => {
   await withClient(async (client) => {
     const message = await receive(client, id);
     await client.complete(message);
-    for (const settle of ['complete', 'abandon', 'reject']) {
+    // To say the same again is taken by the gateway: its first answer may have been lost on the way.
+    if (TARGET === 'gateway') await client.complete(message);
+    for (const settle of TARGET === 'gateway' ? ['abandon', 'reject'] : ['complete', 'abandon', 'reject']) {
       await assert.rejects(client[settle](message), isAnswered(412, 'DeviceMessageLockLost'), settle);
     }
   });
