@@ -382,13 +382,7 @@ impl Driver {
                 self.node.meters.messages_received.increment(1);
                 self.held.arrived(receipt, *message, now(), wall_now());
             }
-            Event::Unreadable { receipt, error, .. } => {
-                tracing::warn!(%error, "the hub delivered a message that cannot be read");
-                if receipt.is_some() {
-                    // The hub counts its deliveries and makes a dead letter of it.
-                    self.give_back(now());
-                }
-            }
+            Event::Unreadable { receipt, error, .. } => self.on_unreadable(receipt, &error),
             Event::Acknowledged(receipt) => {
                 if let Some(id) = self.held.acknowledged(receipt) {
                     self.unwritten.push(id);

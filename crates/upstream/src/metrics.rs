@@ -22,6 +22,8 @@ pub const OUTBOX_WAIT_SECONDS: &str = "tombolo_outbox_wait_seconds";
 pub const HUB_SECONDS: &str = "tombolo_hub_seconds";
 /// Cloud-to-device messages that the hub delivered.
 pub const MESSAGES_RECEIVED: &str = "tombolo_messages_received_total";
+/// Cloud-to-device messages that the hub delivered and that cannot be read: they are acknowledged and shown to nobody.
+pub const MESSAGES_UNREADABLE: &str = "tombolo_messages_unreadable_total";
 /// Tokens of devices that were judged, by `verdict`: `checked`, `accepted`, `refused`, `undecided`, `unknown_device`.
 pub const TOKENS_JUDGED: &str = "tombolo_tokens_judged_total";
 /// Direct methods that the hub delivered, by `outcome`: `offered`, `answered`, `refused`.
@@ -34,6 +36,7 @@ pub(crate) struct Meters {
     pub(crate) failed: Counter,
     pub(crate) connect_seconds: Histogram,
     pub(crate) messages_received: Counter,
+    pub(crate) messages_unreadable: Counter,
     pub(crate) methods_offered: Counter,
     pub(crate) methods_answered: Counter,
     pub(crate) methods_refused: Counter,
@@ -60,6 +63,7 @@ impl Meters {
             failed: counter!(CONNECTS, "outcome" => "failed"),
             connect_seconds: histogram!(CONNECT_SECONDS),
             messages_received: counter!(MESSAGES_RECEIVED),
+            messages_unreadable: counter!(MESSAGES_UNREADABLE),
             methods_offered: received("offered"),
             methods_answered: received("answered"),
             methods_refused: received("refused"),
@@ -134,6 +138,10 @@ fn describe() {
     describe_counter!(
         MESSAGES_RECEIVED,
         "Cloud-to-device messages that hubs delivered"
+    );
+    describe_counter!(
+        MESSAGES_UNREADABLE,
+        "Cloud-to-device messages that cannot be read and were acknowledged all the same"
     );
     describe_counter!(
         TOKENS_JUDGED,

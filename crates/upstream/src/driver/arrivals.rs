@@ -3,12 +3,15 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use iothub::{MethodRequest, MethodResponse};
+use iothub::{MethodRequest, MethodResponse, topic::ParseTopicError};
 use session::Receipt;
 use store::{Arrival, ConnectionEpoch, MethodRequestId, StoreError};
 
 use super::{Driver, Phase, in_flight::Origin, presence};
-use crate::node::{now, wall_now};
+use crate::{
+    connect::chain,
+    node::{now, wall_now},
+};
 
 impl Driver {
     pub(super) async fn on_method(
@@ -64,10 +67,25 @@ impl Driver {
         }
     }
 
+    /// No delivery will ever make it readable, and over MQTT there is no other way to reject it than the PUBACK of
+    /// every message. If it were given back, the hub would offer it again, and the messages behind it with it.
+    pub(super) fn on_unreadable(&mut self, receipt: Option<Receipt>, error: &ParseTopicError) {
+        self.node.meters.messages_unreadable.increment(1);
+        let error = chain(error);
+        tracing::warn!(error, "the hub delivered a message that cannot be read");
+        if let Some(receipt) = receipt {
+            self.acknowledge(receipt);
+        }
+    }
+
     pub(super) fn on_settlement(&mut self, receipt: Option<Receipt>) {
-        let Some(receipt) = receipt else {
-            return self.give_back(now());
-        };
+        match receipt {
+            Some(receipt) => self.acknowledge(receipt),
+            None => self.give_back(now()),
+        }
+    }
+
+    fn acknowledge(&mut self, receipt: Receipt) {
         if let Err(error) = self.session.acknowledge(receipt, now()) {
             // Whoever has settled hears of it when the connection's messages are withdrawn.
             tracing::debug!(%error, "a message was settled too late");

@@ -89,3 +89,26 @@ async fn the_end_of_the_connection_makes_tokens_worthless() {
     let settled = rig.settle(&lost, Settlement::Complete).await;
     assert_eq!(settled.err(), Some(SettleError::Lost));
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_is_acknowledged_in_its_turn() {
+    let rig = Rig::new().await;
+    let _demand = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    let unreadable = "devices/dev1/messages/devicebound/a=%ff";
+    connection.deliver("one", 1).await;
+    connection.publish(unreadable, b"two", Some(2)).await;
+    connection.deliver("three", 3).await;
+    let messages = rig.messages(2).await;
+    assert_eq!(messages[1].message.payload, "three");
+    connection
+        .serve_until(rig.until(SessionState::Settled))
+        .await;
+
+    for message in &messages {
+        rig.settle(message, Settlement::Complete).await.unwrap();
+    }
+    for id in 1..=3 {
+        assert_eq!(connection.next_work().await, Packet::Puback(id));
+    }
+}
