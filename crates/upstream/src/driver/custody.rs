@@ -43,8 +43,12 @@ struct Message<R> {
 enum State {
     Waiting(Arc<CloudMessage>),
     Offered(Ticket<Settlement>),
-    Settled { is_concluded: bool },
+    Settled {
+        is_concluded: bool,
+    },
     Lost,
+    /// It came too late to be shown.
+    Expired,
 }
 
 impl<R: Copy + PartialEq> Held<R> {
@@ -76,12 +80,17 @@ impl<R: Copy + PartialEq> Held<R> {
         wall: Timestamp,
     ) {
         let until_expiry = message.expires_at().map(|at| at.saturating_since(wall));
+        let is_expired = until_expiry.is_some_and(|left| left.is_zero());
         let id = self.next_id();
         self.messages.push_back(Message {
             id,
             receipt,
-            until: now + until_expiry.unwrap_or(LONGEST).min(LONGEST),
-            state: State::Waiting(Arc::new(message)),
+            until: now + until_expiry.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST),
+            state: if is_expired {
+                State::Expired
+            } else {
+                State::Waiting(Arc::new(message))
+            },
         });
     }
 
@@ -102,7 +111,7 @@ impl<R: Copy + PartialEq> Held<R> {
                         is_tied: true,
                     },
                 )),
-                State::Offered(_) | State::Settled { .. } | State::Lost => None,
+                State::Offered(_) | State::Settled { .. } | State::Lost | State::Expired => None,
             })
     }
 
@@ -153,7 +162,8 @@ impl<R: Copy + PartialEq> Held<R> {
             State::Settled { is_concluded: true }
             | State::Waiting(_)
             | State::Offered(_)
-            | State::Lost => None,
+            | State::Lost
+            | State::Expired => None,
         }
     }
 
@@ -166,11 +176,15 @@ impl<R: Copy + PartialEq> Held<R> {
                     *is_concluded = true;
                     Some(message.id)
                 }
-                State::Settled { .. } | State::Waiting(_) | State::Offered(_) | State::Lost => None,
+                State::Settled { .. }
+                | State::Waiting(_)
+                | State::Offered(_)
+                | State::Lost
+                | State::Expired => None,
             })
     }
 
-    /// Whether the inbox shows every message.
+    /// Whether the inbox shows every message that is to be shown.
     pub(super) fn is_all_offered(&self) -> bool {
         !self
             .messages
@@ -181,7 +195,7 @@ impl<R: Copy + PartialEq> Held<R> {
     /// When the first message has been held for as long as it may be.
     pub(super) fn until(&self) -> Option<Instant> {
         let is_unsettled = |message: &&Message<R>| match message.state {
-            State::Waiting(_) | State::Offered(_) => true,
+            State::Waiting(_) | State::Offered(_) | State::Expired => true,
             State::Settled { .. } | State::Lost => false,
         };
         let unsettled = self.messages.iter().filter(is_unsettled);
@@ -196,6 +210,11 @@ const MOST_OFFERED: usize = 10;
 /// How long a message is held without being settled, so that a device that has gone for good does not keep the hub
 /// from counting deliveries and dead-lettering.
 const LONGEST: Duration = Duration::from_secs(600);
+
+/// How long a message is held at least. One that is expired on arrival, be it by this node's clock alone, comes again with
+/// the next connection: without this, connections would follow each other as fast as they can be made, and no device
+/// would get anything on them.
+const SHORTEST: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -270,13 +289,32 @@ mod tests {
     #[test]
     fn it_is_held_until_its_expiry_and_ten_minutes_at_most() {
         let now = Instant::now();
-        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
-        for (expires_in, held_for) in [(None, 10), (Some(60), 10), (Some(3), 3)] {
+        let seconds = Duration::from_secs;
+        for (expires_in, held_for) in [
+            (None, 600),
+            (Some(3600), 600),
+            (Some(180), 180),
+            (Some(1), 5),
+        ] {
             let mut held = Held::on(CONNECTION);
-            let expiry = expires_in.map(|after| WALL.saturating_add(minutes(after)));
+            let expiry = expires_in.map(|after| WALL.saturating_add(seconds(after)));
             held.arrived(1_u32, message(expiry), now, WALL);
-            assert_eq!(held.until(), Some(now + minutes(held_for)));
+            assert_eq!(held.until(), Some(now + seconds(held_for)));
+            assert!(held.next_to_offer().is_some());
         }
+    }
+
+    #[test]
+    fn what_comes_too_late_is_not_offered_and_holds_nothing_up() {
+        let now = Instant::now();
+        let mut held = Held::on(CONNECTION);
+        held.arrived(1_u32, message(Some(WALL)), now, WALL);
+        assert!(held.next_to_offer().is_none());
+        assert!(held.is_all_offered());
+        assert_eq!(held.until(), Some(now + SHORTEST));
+
+        held.arrived(2, message(None), now, WALL);
+        assert_eq!(offer(&mut held).len(), 1);
     }
 
     #[test]

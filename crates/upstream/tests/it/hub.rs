@@ -225,6 +225,14 @@ impl Connection {
             .await;
     }
 
+    /// The same, with an expiry date.
+    pub(crate) async fn deliver_until(&mut self, expiry: &str, payload: &str, packet_id: u16) {
+        let expiry = expiry.replace(':', "%3A");
+        let topic = format!("devices/dev1/messages/devicebound/%24.exp={expiry}");
+        self.publish(&topic, payload.as_bytes(), Some(packet_id))
+            .await;
+    }
+
     /// The next packet that is not a ping. What must be acknowledged at once, is.
     pub(crate) async fn next(&mut self) -> Packet {
         soon(async {

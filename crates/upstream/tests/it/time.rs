@@ -7,7 +7,7 @@ use tokio::time::advance;
 
 use crate::{
     hub::{Connection, Packet},
-    rig::{Rig, dev1, soon, stop_clock},
+    rig::{Rig, dev1, in_seconds, soon, stop_clock},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -73,6 +73,46 @@ async fn a_message_that_nobody_settles_goes_back_to_the_hub() {
     let mut connection = rig.hub.accept(true).await;
     connection.deliver("hello", 1).await;
     rig.messages(1).await;
+}
+
+#[tokio::test]
+async fn a_message_goes_back_to_the_hub_when_it_expires() {
+    let _clock = stop_clock();
+    let rig = quiet(true).await;
+    let mut connection = rig.hub.accept(false).await;
+    let expiry = in_seconds(180).to_string();
+    connection.deliver_until(&expiry, "hello", 7).await;
+    rig.messages(1).await;
+    calm_down(&rig, &mut connection).await;
+    advance(2 * MINUTE).await;
+    calm_down(&rig, &mut connection).await;
+
+    advance(MINUTE).await;
+    let packets = connection.until_end().await;
+    assert!(!packets.contains(&Packet::Puback(7)));
+    assert_eq!(packets.last(), Some(&Packet::Disconnect));
+    rig.messages(0).await;
+}
+
+#[tokio::test]
+async fn a_message_that_comes_too_late_is_not_shown_and_makes_no_storm() {
+    let _clock = stop_clock();
+    let rig = quiet(true).await;
+    let late = in_seconds(-3600).to_string();
+    for _ in 0..3 {
+        let mut connection = rig.hub.accept(true).await;
+        connection.deliver_until(&late, "late", 7).await;
+        connection.deliver("hello", 8).await;
+        assert_eq!(rig.messages(1).await[0].message.payload, "hello");
+        advance(Duration::from_secs(4)).await;
+        calm_down(&rig, &mut connection).await;
+
+        advance(Duration::from_secs(1)).await;
+        let packets = connection.until_end().await;
+        assert_eq!(packets.last(), Some(&Packet::Disconnect));
+        rig.until(SessionState::Connecting).await;
+        advance(Duration::from_secs(8)).await;
+    }
 }
 
 #[tokio::test]
