@@ -53,6 +53,9 @@ pub struct Limits {
     /// Bytes of a JSON body; more is answered 413. A telemetry body has IoT Hub's own limit of 262144, a batch with a
     /// result per message 1048576. Default: 262144.
     pub json_bytes: usize,
+    /// Bytes of all bodies that are being read; a body that brings more is answered 503 `overloaded`. Default: 268435456, a
+    /// thousand of the largest messages.
+    pub body_bytes_in_all: usize,
     /// Credentials that may fail in a minute for one device, and from one address; a further one is answered 429
     /// `throttled` instead of 401. A good credential is taken whatever has failed. Default: 20. More lets guessers learn
     /// more, fewer lets a gateway behind a proxy tell fewer devices what is wrong with their credentials.
@@ -144,6 +147,7 @@ impl Default for Limits {
             header_bytes: 16 * 1024,
             headers: 64,
             json_bytes: api::limits::BODY_BYTES,
+            body_bytes_in_all: 256 * 1024 * 1024,
             failed_credentials: 20,
             bought_tokens: 64,
         }

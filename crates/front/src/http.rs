@@ -24,6 +24,7 @@
 mod admin;
 mod answer;
 mod batch;
+mod body;
 mod extract;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
@@ -61,6 +62,7 @@ use tracing::{Instrument as _, debug, debug_span, field::Empty};
 pub(crate) use self::admin::Admin;
 use self::{
     answer::Answer,
+    body::Bodies,
     extract::DeviceRequest,
     in_flight::InFlight,
     listen::Application,
@@ -89,6 +91,7 @@ pub(crate) struct Gateway {
     delivery: Delivery,
     tokens: Tokens,
     in_flight: Arc<InFlight>,
+    bodies: Bodies,
     request_ids: RequestIds,
     metrics: Arc<Metrics>,
     stopping: CancellationToken,
@@ -120,6 +123,7 @@ impl Gateway {
             delivery: Delivery::new(store.clone(), stopping.clone(), config.waits.hub),
             tokens: Tokens::new(store.registry.clone(), config.limits.bought_tokens),
             in_flight: InFlight::new(config.limits.requests, config.limits.requests_per_device),
+            bodies: Bodies::new(config.limits.body_bytes_in_all, config.waits.clone()),
             request_ids: RequestIds::new()?,
             metrics,
             stopping,

@@ -31,6 +31,7 @@ use self::shown::{
 };
 use super::{
     answer::{self, Answer},
+    body::Bodies,
     extract::{self, BadRequest},
     finish,
     listen::Application,
@@ -41,7 +42,7 @@ use super::{
 use crate::{
     RenderMetrics,
     auth::{AuthError, Credential},
-    config::{Config, Limits, ServedName, Waits},
+    config::{Config, Limits, ServedName},
     metrics::Metrics,
     tokens::FreshToken,
 };
@@ -54,7 +55,7 @@ pub(crate) struct Admin {
     token: SecretString,
     render_metrics: RenderMetrics,
     limits: Limits,
-    waits: Waits,
+    bodies: Bodies,
     request_ids: RequestIds,
     metrics: Arc<Metrics>,
     stopping: CancellationToken,
@@ -73,7 +74,7 @@ impl Admin {
             token: parts.admin_token,
             render_metrics: parts.render_metrics,
             limits: config.limits.clone(),
-            waits: config.waits.clone(),
+            bodies: Bodies::new(config.limits.body_bytes_in_all, config.waits.clone()),
             request_ids: RequestIds::new()?,
             metrics,
             stopping,
@@ -107,8 +108,7 @@ impl Admin {
         match (path.as_slice(), &parts.method) {
             (["metrics"], &Method::GET) => Ok(answer::bytes(PROMETHEUS, (self.render_metrics)())),
             (["admin", "v1", "tokens"], &Method::POST) => {
-                let body = extract::read_body(body, self.limits.json_bytes, &self.waits).await?;
-                let Object(asked) = serde_json::from_slice(&body).map_err(BadRequest::Json)?;
+                let Object(asked) = self.bodies.json(body, self.limits.json_bytes).await?;
                 self.create_token(asked).await
             }
             (["admin", "v1", "tokens"], &Method::GET) => {

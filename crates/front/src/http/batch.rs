@@ -16,7 +16,7 @@ use serde_json::value::RawValue;
 use super::{
     Gateway,
     answer::{self, Answer},
-    extract::{self, BadRequest, DeviceRequest},
+    extract::{BadRequest, DeviceRequest},
     problem::Refusal,
     telemetry::Properties,
 };
@@ -68,9 +68,7 @@ async fn send_all_or_none(gateway: &Gateway, request: DeviceRequest) -> Result<A
     let wait = request.write_wait(&gateway.waits)?;
     let identity = request.identity().clone();
     let most = iothub::limits::TELEMETRY_BYTES;
-    let body = extract::read_body(request.body, most, &gateway.waits).await?;
-    let items: Vec<Object<HubBatchItem>> =
-        serde_json::from_slice(&body).map_err(BadRequest::Json)?;
+    let items: Vec<Object<HubBatchItem>> = gateway.bodies.json(request.body, most).await?;
     if items.is_empty() {
         return Err(BadRequest::Empty("messages").into());
     }
@@ -107,7 +105,10 @@ async fn send_each(
 ) -> Result<Answer, Refusal> {
     let wait = request.write_wait(&gateway.waits)?;
     let identity = request.identity().clone();
-    let body = extract::read_body(request.body, limits::BATCH_BYTES, &gateway.waits).await?;
+    let body = gateway
+        .bodies
+        .read(request.body, limits::BATCH_BYTES)
+        .await?;
     let items = parse(&body).map_err(BadRequest::Json)?;
     if items.is_empty() {
         return Err(BadRequest::Empty("messages").into());

@@ -1,17 +1,12 @@
-//! What a request says: host, ids, preferences, body.
+//! What the head of a request says: host, ids, preferences.
 
 use std::{borrow::Cow, time::Duration};
 
 use api::{IdempotencyKey, InvalidIdempotencyKey, InvalidPrefer, NotBase64, Prefer};
-use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Uri, header, request::Parts};
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use iothub::{DeviceId, Identity, InvalidId, ModuleId};
 use percent_encoding::percent_decode_str;
-use serde::de::DeserializeOwned;
-use tokio::time::{Instant, timeout_at};
 
 use crate::{
     auth::Grant,
@@ -99,18 +94,6 @@ pub(crate) enum BadRequest {
     /// The lock's duration.
     #[error("iothub-messagelocktimeout is a whole number of seconds between 1 and 300")]
     LockTimeout,
-    /// The body is longer than it may be.
-    #[error("the body is longer than {limit} bytes")]
-    BodyTooLarge {
-        /// The most.
-        limit: usize,
-    },
-    /// The body did not come in time.
-    #[error("the body came too slowly")]
-    BodyTooSlow,
-    /// The body ended in the middle.
-    #[error("the body could not be read: {0}")]
-    Body(hyper::Error),
     /// The body is not the JSON that is asked for.
     #[error("the body: {0}")]
     Json(serde_json::Error),
@@ -301,69 +284,7 @@ impl DeviceRequest {
             .filter_map(|value| value.to_str().ok())
             .any(|value| api::etag::is_listed(value, tag))
     }
-
-    /// Reads the body as JSON.
-    pub(crate) async fn json<T: DeserializeOwned>(
-        self,
-        limits: &Limits,
-        waits: &Waits,
-    ) -> Result<T, BadRequest> {
-        let body = read_body(self.body, limits.json_bytes, waits).await?;
-        serde_json::from_slice(&body).map_err(BadRequest::Json)
-    }
 }
-
-/// Reads a body. A declared length is judged before the first byte is read.
-pub(crate) async fn read_body(
-    mut body: Incoming,
-    limit: usize,
-    waits: &Waits,
-) -> Result<Bytes, BadRequest> {
-    let too_large = BadRequest::BodyTooLarge { limit };
-    if body.size_hint().lower() > limit as u64 {
-        return Err(too_large);
-    }
-    let start = Instant::now();
-    let mut received = Bytes::new();
-    let mut joined = BytesMut::new();
-    while !body.is_end_stream() {
-        let length = received.len() + joined.len();
-        let frame = timeout_at(start + pace(length, waits), body.frame()).await;
-        let Some(frame) = frame.map_err(|_| BadRequest::BodyTooSlow)? else {
-            break;
-        };
-        // Trailers say nothing to us.
-        let Ok(data) = frame.map_err(BadRequest::Body)?.into_data() else {
-            continue;
-        };
-        if length + data.len() > limit {
-            return Err(too_large);
-        }
-        if length == 0 {
-            // Most bodies come in one piece, which needs no copy.
-            received = data;
-        } else {
-            if joined.is_empty() {
-                joined.extend_from_slice(&std::mem::take(&mut received));
-            }
-            joined.extend_from_slice(&data);
-        }
-    }
-    Ok(if joined.is_empty() {
-        received
-    } else {
-        joined.freeze()
-    })
-}
-
-/// When the next piece has to come: after a grace, a body must have come at the least pace.
-fn pace(received: usize, waits: &Waits) -> Duration {
-    let earned = Duration::from_secs(received as u64 / LEAST_BYTES_PER_SECOND);
-    (waits.body_grace + earned).min(waits.body)
-}
-
-/// "Body minimum 1 KiB/s after 10 s": slower clients are attacks, or would not finish anyway.
-const LEAST_BYTES_PER_SECOND: u64 = 1024;
 
 #[cfg(test)]
 mod tests {
@@ -481,14 +402,5 @@ mod tests {
             named(&identity, "dev1", Some("a%2Fb")),
             Err(BadRequest::Id { .. })
         ));
-    }
-
-    #[test]
-    fn a_body_must_keep_a_pace() {
-        let waits = Waits::default();
-        assert_eq!(pace(0, &waits).as_secs(), 10);
-        assert_eq!(pace(1023, &waits).as_secs(), 10);
-        assert_eq!(pace(1024, &waits).as_secs(), 11);
-        assert_eq!(pace(262_144, &waits).as_secs(), 120);
     }
 }

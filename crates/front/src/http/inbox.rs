@@ -59,7 +59,10 @@ pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<An
 pub(super) async fn settle(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
     let wait = request.write_wait(&gateway.waits)?;
     let identity = request.identity().clone();
-    let list: Vec<Object<Settle>> = request.json(&gateway.limits, &gateway.waits).await?;
+    let list: Vec<Object<Settle>> = gateway
+        .bodies
+        .json(request.body, gateway.limits.json_bytes)
+        .await?;
     if list.is_empty() {
         return Err(BadRequest::Empty("settlements").into());
     }

@@ -42,7 +42,10 @@ pub(super) async fn respond(gateway: &Gateway, request: DeviceRequest) -> Result
             .map_err(|error: store::ParseMethodRequestIdError| {
                 Refusal::new(Code::NotFound, error.to_string())
             })?;
-    let Object::<MethodAnswer>(answer) = request.json(&gateway.limits, &gateway.waits).await?;
+    let Object::<MethodAnswer>(answer) = gateway
+        .bodies
+        .json(request.body, gateway.limits.json_bytes)
+        .await?;
     gateway
         .devices
         .answer_method(&identity, id, answer.into(), wait)

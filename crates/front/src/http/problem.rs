@@ -15,6 +15,7 @@ use tracing::error;
 
 use super::{
     answer::{self, Answer},
+    body::BodyError,
     extract::BadRequest,
     in_flight::TooMany,
     request_id::RequestId,
@@ -290,14 +291,24 @@ impl From<BadRequest> for Refusal {
             | BadRequest::BatchItem { .. }
             | BadRequest::NotBase64(_)
             | BadRequest::Lifetime
-            | BadRequest::Body(_)
             | BadRequest::Json(_)
             | BadRequest::Empty(_) => Code::InvalidRequest,
             BadRequest::Misdirected => Code::Misdirected,
             BadRequest::Headers { .. } => Code::HeadersTooLarge,
             BadRequest::OtherDevice => Code::Forbidden,
-            BadRequest::BodyTooLarge { .. } | BadRequest::TooMany { .. } => Code::MessageTooLarge,
-            BadRequest::BodyTooSlow => Code::RequestTimeout,
+            BadRequest::TooMany { .. } => Code::MessageTooLarge,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        let code = match error {
+            BodyError::TooLarge { .. } => Code::MessageTooLarge,
+            BodyError::TooSlow => Code::RequestTimeout,
+            BodyError::Broken(_) => Code::InvalidRequest,
+            BodyError::NoRoom => Code::Overloaded,
         };
         Self::new(code, error.to_string())
     }

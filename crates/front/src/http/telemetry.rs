@@ -22,7 +22,10 @@ pub(super) async fn send(gateway: &Gateway, request: DeviceRequest) -> Result<An
     let wait = request.write_wait(&gateway.waits)?;
     let properties = properties(&request.headers)?;
     let identity = request.grant.identity;
-    let payload = extract::read_body(request.body, limits::TELEMETRY_BYTES, &gateway.waits).await?;
+    let payload = gateway
+        .bodies
+        .read(request.body, limits::TELEMETRY_BYTES)
+        .await?;
     gateway
         .devices
         .send_telemetry(&identity, properties.into_telemetry(payload), wait)

@@ -13,15 +13,15 @@ use store::{Scope, Scopes};
 use super::{
     Gateway,
     answer::{self, Answer},
-    extract::{self, BadRequest, DeviceRequest},
+    extract::{BadRequest, DeviceRequest},
     problem::Refusal,
 };
 use crate::tokens::Wish;
 
 /// Sells a token to whoever has a good credential.
 pub(super) async fn create(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
-    let body = extract::read_body(request.body, gateway.limits.json_bytes, &gateway.waits).await?;
-    let Object::<TokenRequest>(asked) = serde_json::from_slice(&body).map_err(BadRequest::Json)?;
+    let limit = gateway.limits.json_bytes;
+    let Object::<TokenRequest>(asked) = gateway.bodies.json(request.body, limit).await?;
     let lifetime = asked.lifetime_s.map_or(limits::TOKEN_LIFETIME, |seconds| {
         Duration::from_secs(seconds.into())
     });

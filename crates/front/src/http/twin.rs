@@ -10,7 +10,7 @@ use iothub::twin::{ReportedPatch, TwinVersion};
 use super::{
     Gateway,
     answer::{self, Answer},
-    extract::{self, DeviceRequest},
+    extract::DeviceRequest,
     problem::Refusal,
 };
 use crate::delivery::DesiredFound;
@@ -38,7 +38,10 @@ pub(super) async fn patch_reported(
     request: DeviceRequest,
 ) -> Result<Answer, Refusal> {
     let wait = request.write_wait(&gateway.waits)?;
-    let body = extract::read_body(request.body, gateway.limits.json_bytes, &gateway.waits).await?;
+    let body = gateway
+        .bodies
+        .read(request.body, gateway.limits.json_bytes)
+        .await?;
     let patch = ReportedPatch::parse(&body)?;
     let version = gateway
         .devices

@@ -77,6 +77,42 @@ async fn a_json_body_has_its_own_limit() {
 }
 
 #[tokio::test]
+async fn bodies_share_what_memory_they_may_have() {
+    let mut rig = Rig::with(|config| config.limits.body_bytes_in_all = 1000).await;
+    rig.hub.acknowledges().await;
+    let of_size = |bytes: usize| vec![b'x'; bytes];
+    for (bytes, fits) in [(999, true), (1000, true), (1001, false)] {
+        let response = rig.post(EVENTS, of_size(bytes)).await;
+        if fits {
+            assert_status(&response, StatusCode::NO_CONTENT);
+        } else {
+            problem(response, 503, "overloaded").await;
+        }
+    }
+    let mut stream = rig.connect().await;
+    let head = format!(
+        "POST {EVENTS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 601\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&of_size(600)).await.unwrap();
+    let start = std::time::Instant::now();
+    while rig.post(EVENTS, of_size(401)).await.status() == StatusCode::NO_CONTENT {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert_status(
+        &rig.post(EVENTS, of_size(400)).await,
+        StatusCode::NO_CONTENT,
+    );
+    stream.write_all(b"x").await.unwrap();
+    let answer = crate::rig::read_to_end(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    assert_status(
+        &rig.post(EVENTS, of_size(1000)).await,
+        StatusCode::NO_CONTENT,
+    );
+}
+
+#[tokio::test]
 async fn a_request_has_64_headers() {
     let rig = Rig::start().await;
     let with = |headers: usize| {
