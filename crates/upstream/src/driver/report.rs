@@ -20,7 +20,8 @@ impl Driver {
     pub(super) async fn report_status(&mut self) -> Result<(), StoreError> {
         let state = self.state();
         let connection = self.connection();
-        if self.report.moves(state, connection) {
+        let offers_methods = self.session.offers_methods();
+        if self.report.moves(state, connection, offers_methods) {
             self.desk.set_status(&self.report.status).await?;
         }
         Ok(())
@@ -62,9 +63,15 @@ impl Report {
     }
 
     /// Whether there is something to say that was not said before.
-    fn moves(&mut self, state: SessionState, connection: Option<ConnectionEpoch>) -> bool {
+    fn moves(
+        &mut self,
+        state: SessionState,
+        connection: Option<ConnectionEpoch>,
+        offers_methods: bool,
+    ) -> bool {
         let is_same = self.status.state == state
             && self.status.connection == connection
+            && self.status.offers_methods == offers_methods
             && self.status.last_error == self.last_error;
         if is_same {
             return false;
@@ -75,6 +82,7 @@ impl Report {
         }
         self.status.state = state;
         self.status.connection = connection;
+        self.status.offers_methods = offers_methods;
         self.status.last_error.clone_from(&self.last_error);
         true
     }

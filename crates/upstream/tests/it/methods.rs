@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use iothub::MethodResponse;
-use store::{Done, Failure, MethodPolicy, Work};
+use store::{Done, Failure, MethodPolicy, SessionState, Work};
 
 use crate::rig::{LONG, Rig, dev1, soon};
 
@@ -37,6 +37,36 @@ async fn the_subscription_follows_presence() {
     drop(present);
     connection.until_subscribed(METHODS, false).await;
     drop(session);
+}
+
+#[tokio::test]
+async fn the_status_says_whether_the_hub_offers_methods() {
+    let rig = Rig::with(|config| config.presence_grace = Duration::from_millis(50)).await;
+    let session = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    connection
+        .serve_until(rig.until(SessionState::Settled))
+        .await;
+    let status = rig.store.signals.status(&dev1()).await.unwrap();
+    assert!(!status.offers_methods);
+
+    let present = rig.demand(true, false).await;
+    connection.serve_until(rig.until_methods(true)).await;
+    drop(present);
+    connection.serve_until(rig.until_methods(false)).await;
+    let _present = rig.demand(true, false).await;
+    connection.serve_until(rig.until_methods(true)).await;
+    drop(connection);
+    rig.until_methods(false).await;
+    drop(session);
+}
+
+#[tokio::test]
+async fn a_policy_that_keeps_methods_offers_them_to_nobody_as_well() {
+    let rig = Rig::with(|config| config.devices[0].methods = MethodPolicy::Hold).await;
+    let _session = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    connection.serve_until(rig.until_methods(true)).await;
 }
 
 #[tokio::test]

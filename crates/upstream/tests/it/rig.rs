@@ -144,11 +144,21 @@ impl Rig {
     }
 
     pub(crate) async fn until(&self, state: SessionState) -> Status {
+        self.until_status(|status| status.state == state).await
+    }
+
+    /// Until it is said that the hub offers direct methods, or does not.
+    pub(crate) async fn until_methods(&self, are_offered: bool) -> Status {
+        self.until_status(|status| status.offers_methods == are_offered)
+            .await
+    }
+
+    async fn until_status(&self, is_right: impl Fn(&Status) -> bool) -> Status {
         let mut watch = self.store.signals.watch(&dev1()).await.unwrap();
         soon(async {
             loop {
                 let status = self.store.signals.status(&dev1()).await.unwrap();
-                if status.state == state {
+                if is_right(&status) {
                     return status;
                 }
                 watch.changed().await;
