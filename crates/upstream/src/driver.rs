@@ -168,8 +168,10 @@ enum Phase {
     Open,
     /// Messages were held for too long: the connection ends, so that the hub takes them back.
     GivingBack,
-    /// The session ends.
+    /// The session ends, for nobody needs it.
     Closing,
+    /// The session ends, for the node stops.
+    Stopping,
     /// It has ended.
     Closed,
 }
@@ -265,7 +267,7 @@ impl Driver {
             ..
         } = self;
         select! {
-            () = ended.cancelled(), if *phase != Phase::Closing => Happened::Stop,
+            () = ended.cancelled(), if *phase != Phase::Stopping => Happened::Stop,
             event = poll_fn(|cx| link.poll(cx, |bytes| session.handle_input(bytes, now()))) => {
                 Happened::Link(event)
             }
@@ -280,7 +282,7 @@ impl Driver {
     async fn handle(&mut self, happened: Happened) -> Result<(), StoreError> {
         match happened {
             Happened::Stop if !self.node.stop.is_cancelled() => return Err(StoreError::Stale),
-            Happened::Stop => self.close(now()),
+            Happened::Stop => self.stop(now()),
             Happened::Link(event) => self.on_link(event).await?,
             Happened::Needs => {
                 self.current_needs = self.needs.current();

@@ -38,7 +38,11 @@ mod pace;
 mod probe;
 mod tokens;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
 use iothub::Identity;
 use store::{JudgeSeat, NodeId, Store, StoreError};
@@ -50,13 +54,15 @@ pub use connect::{CaFileError, EndpointError};
 
 use crate::{
     judge::Judge,
-    node::{LoadError, Node, Secrets},
+    node::{LoadError, Node, Secrets, now},
 };
 
 /// The running half: the sessions of this node. Dropped, it ends them at once; [`Upstream::shutdown`] ends them in order.
 #[derive(Debug)]
 pub struct Upstream {
     stop: CancellationToken,
+    /// By when sessions must have ended.
+    stop_by: Arc<OnceLock<Instant>>,
     tasks: JoinSet<()>,
     /// What hubs are asked about tokens.
     questions: TaskTracker,
@@ -111,26 +117,31 @@ impl Upstream {
         let seat = store.judge.clone();
         let node = Arc::new(Node::new(node, &config, secrets, store));
         let stop = node.stop.clone();
+        let stop_by = Arc::clone(&node.stop_by);
         let questions = TaskTracker::new();
         seat.appoint(Arc::new(Judge::new(Arc::clone(&node), questions.clone())));
         let mut tasks = JoinSet::new();
         tasks.spawn(manager::run(node, config.max_sessions, pinned));
         Ok(Self {
             stop,
+            stop_by,
             tasks,
             questions,
             seat,
         })
     }
 
-    /// Ends all sessions in order: nothing more is taken, what is in flight is awaited for a short time, methods are
-    /// unsubscribed, DISCONNECT. What has not ended after `limit` is cut.
+    /// Ends all sessions in order: nothing more is taken, what is in flight is awaited for about half of `limit` at most,
+    /// methods are unsubscribed, DISCONNECT. What has not ended after `limit` is cut.
     ///
     /// # Errors
     ///
     /// Something was cut.
     pub async fn shutdown(mut self, limit: Duration) -> Result<(), Cut> {
         self.seat.vacate();
+        let margin = MARGIN.min(limit / 4);
+        // Set once: `shutdown` takes the only handle there is.
+        let _ = self.stop_by.set(now() + (limit - margin));
         self.stop.cancel();
         self.questions.close();
         let ended = async {
@@ -173,3 +184,6 @@ impl fmt::Display for Mistakes {
         Ok(())
     }
 }
+
+/// Time between the sessions' last packets and the end of `shutdown`: for their sockets, and to give the leases back.
+const MARGIN: Duration = Duration::from_millis(250);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -35,6 +35,8 @@ pub(crate) struct Node {
     pub(crate) meters: Meters,
     /// Cancelled when the node stops.
     pub(crate) stop: CancellationToken,
+    /// When sessions must have ended, known before `stop` is cancelled; unknown if they have no time at all.
+    pub(crate) stop_by: Arc<OnceLock<Instant>>,
     started: Instant,
     /// Microseconds since 1970 at `started`.
     started_at: u64,
@@ -95,6 +97,7 @@ impl Node {
             method_timeout: config.method_timeout,
             meters: Meters::register(),
             stop,
+            stop_by: Arc::default(),
             started: now(),
             started_at: microseconds_since_1970(),
         }

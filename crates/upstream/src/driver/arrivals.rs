@@ -104,7 +104,7 @@ impl Driver {
                     self.close(now);
                 }
             }
-            Phase::GivingBack | Phase::Closing | Phase::Closed => {}
+            Phase::GivingBack | Phase::Closing | Phase::Stopping | Phase::Closed => {}
         }
     }
 }

@@ -71,6 +71,14 @@ impl Driver {
         self.session.close(now);
     }
 
+    /// Ends the session in the time that the node has left, also one that has begun to end.
+    pub(super) fn stop(&mut self, now: Instant) {
+        let stop_by = self.node.stop_by.get();
+        let left = stop_by.map(|by| by.saturating_duration_since(now));
+        self.phase = Phase::Stopping;
+        self.session.close_within(left.unwrap_or_default(), now);
+    }
+
     /// When something is due.
     pub(super) fn deadline(&self, now: Instant) -> Instant {
         let is_open = self.phase == Phase::Open;

@@ -7,7 +7,7 @@ use upstream::{StartError, config::KeySource};
 
 use crate::{
     hub::Packet,
-    rig::{Rig, soon},
+    rig::{Rig, soon, telemetry},
 };
 
 #[tokio::test]
@@ -140,6 +140,42 @@ async fn at_the_end_what_is_in_flight_is_awaited_and_the_rest_refused() {
     assert_eq!(soon(ticket).await, Ok(Ok(Done::Acknowledged)));
     let status = rig.store.signals.status(&crate::rig::dev1()).await.unwrap();
     assert_eq!(status.state, SessionState::Closed);
+}
+
+#[tokio::test]
+async fn at_the_end_methods_are_unsubscribed_though_the_hub_is_silent() {
+    let mut rig = Rig::new().await;
+    let _demand = rig.demand(true, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    connection
+        .until_subscribed("$iothub/methods/POST/#", true)
+        .await;
+    let ticket = rig.send("x").await;
+    connection.next_publish().await;
+
+    let upstream = rig.upstream.take().expect("it runs");
+    let limit = Duration::from_millis(1500);
+    let (ended, packets) = tokio::join!(upstream.shutdown(limit), connection.until_end());
+    assert_eq!(ended, Ok(()));
+    let methods = Packet::Unsubscribe(vec!["$iothub/methods/POST/#".to_owned()]);
+    assert_eq!(packets, [methods, Packet::Disconnect]);
+    assert_eq!(soon(ticket).await, Ok(Err(Failure::HubTimeout)));
+}
+
+#[tokio::test]
+async fn a_session_that_ends_is_hurried_when_the_node_stops() {
+    let mut rig = Rig::with(|config| config.linger = Duration::ZERO).await;
+    let ticket = rig.submit(telemetry("x"), Duration::from_millis(200)).await;
+    let mut connection = rig.hub.accept(false).await;
+    connection.next_publish().await;
+    // Nobody waits for it any more, so that the session begins to end; it still awaits the hub's answer.
+    assert_eq!(soon(ticket).await, Ok(Err(Failure::HubTimeout)));
+
+    let upstream = rig.upstream.take().expect("it runs");
+    let limit = Duration::from_millis(1500);
+    let (ended, packets) = tokio::join!(upstream.shutdown(limit), connection.until_end());
+    assert_eq!(ended, Ok(()));
+    assert_eq!(packets.last(), Some(&Packet::Disconnect));
 }
 
 #[tokio::test]
