@@ -53,6 +53,8 @@ impl Driver {
         // An answer is a matter of its connection: the session knows.
         let failure = self.outlook.failure().filter(|_| lane != Lane::Answers);
         if let (Some(failure), Some(_)) = (failure, deadline) {
+            // Whoever tries again a moment later is to find the next attempt made.
+            self.session.hurry(now);
             self.node.meters.lane(lane).failed.increment(1);
             return self.lanes.settle(entry.id, Err(failure)).await;
         }

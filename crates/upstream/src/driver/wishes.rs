@@ -29,7 +29,11 @@ impl Driver {
         }
         if self.look_at <= now {
             self.look_at = now + LOOK_AGAIN;
+            let was_needed = self.current_needs.session == Need::Now;
             self.current_needs = self.needs.current();
+            if !was_needed && self.current_needs.session == Need::Now {
+                self.session.hurry(now);
+            }
             if self.may_take() {
                 self.take_work().await?;
             }

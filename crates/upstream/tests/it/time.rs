@@ -33,6 +33,19 @@ async fn calm_down(rig: &Rig, connection: &mut Connection) {
     }
 }
 
+/// The hub fails so often that the wait before the next attempt is minutes long.
+async fn lose_heart(rig: &Rig) {
+    for attempt in 0..12 {
+        if attempt > 0 {
+            advance(Duration::from_secs(2)).await;
+        }
+        let ticket = rig.send("x").await;
+        let (connection, _) = rig.hub.connect().await;
+        drop(connection);
+        assert_eq!(soon(ticket).await, Ok(Err(Failure::HubUnavailable)));
+    }
+}
+
 #[tokio::test]
 async fn the_session_moves_to_fresh_credentials_before_the_old_ones_end() {
     let _clock = stop_clock();
@@ -119,18 +132,34 @@ async fn a_message_that_comes_too_late_is_not_shown_and_makes_no_storm() {
 async fn a_client_that_asks_brings_about_an_attempt_however_long_the_back_off_has_become() {
     let _clock = stop_clock();
     let rig = quiet(false).await;
-    for _ in 0..12 {
-        let ticket = rig.send("x").await;
-        let (connection, _) = rig.hub.connect().await;
-        drop(connection);
-        assert_eq!(soon(ticket).await, Ok(Err(Failure::HubUnavailable)));
-        advance(Duration::from_secs(2)).await;
-    }
+    lose_heart(&rig).await;
+    advance(Duration::from_secs(2)).await;
     let ticket = rig.send("x").await;
     let mut connection = rig.hub.accept(false).await;
     let (_, _, packet_id) = connection.next_publish().await;
     connection.puback(packet_id.unwrap()).await;
     assert_eq!(soon(ticket).await, Ok(Ok(Done::Acknowledged)));
+}
+
+#[tokio::test]
+async fn a_client_that_is_told_to_wait_brings_about_an_attempt_a_second_later() {
+    let _clock = stop_clock();
+    let rig = quiet(false).await;
+    lose_heart(&rig).await;
+    let ticket = rig.send("x").await;
+    assert_eq!(soon(ticket).await, Ok(Err(Failure::HubUnavailable)));
+    advance(Duration::from_secs(2)).await;
+    rig.hub.accept(false).await;
+}
+
+#[tokio::test]
+async fn a_need_that_begins_brings_about_an_attempt() {
+    let _clock = stop_clock();
+    let rig = quiet(false).await;
+    lose_heart(&rig).await;
+    advance(Duration::from_secs(2)).await;
+    let demand = rig.demand(false, false).await;
+    rig.hub.accept_for(demand).await;
 }
 
 #[tokio::test]
