@@ -17,7 +17,9 @@ use std::{sync::Arc, time::Duration};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD as BASE64URL};
 use iothub::{Identity, Timestamp};
 use secrecy::SecretString;
-use store::{Registry, Scopes, StoreError, TokenHash, TokenId, TokenOrigin, TokenRecord};
+use store::{
+    PutTokenError, Registry, Scopes, StoreError, TokenHash, TokenId, TokenOrigin, TokenRecord,
+};
 
 use crate::auth::{Grant, MOST_GENERATIONS, Proof};
 
@@ -66,6 +68,9 @@ pub(crate) enum Error {
         /// When the first of them ends.
         retry_after: Duration,
     },
+    /// It could not be kept.
+    #[error(transparent)]
+    Put(#[from] PutTokenError),
     /// The system gives no random bits.
     #[error("no randomness for a token: {0}")]
     Randomness(#[from] getrandom::Error),
@@ -146,9 +151,11 @@ impl Tokens {
     }
 
     /// Puts it again if the answer was lost, which is the same token.
-    async fn put(&self, record: TokenRecord) -> Result<(), StoreError> {
+    async fn put(&self, record: TokenRecord) -> Result<(), PutTokenError> {
         match self.registry.put_token(record.clone()).await {
-            Err(StoreError::UnknownOutcome) => self.registry.put_token(record).await,
+            Err(PutTokenError::Store(StoreError::UnknownOutcome)) => {
+                self.registry.put_token(record).await
+            }
             result => result,
         }
     }

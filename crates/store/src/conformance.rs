@@ -56,6 +56,8 @@ pub struct Bounds {
     pub inbox_methods: usize,
     /// Dead letters of a device that are kept.
     pub dead_letters: usize,
+    /// Tokens of a device or module.
+    pub tokens: usize,
     /// Abandons that make a dead letter.
     pub max_delivery_count: u32,
     /// How long a session lease lasts.
@@ -137,6 +139,8 @@ macro_rules! conformance {
                 a_token_is_found_by_its_hash_until_revoked,
                 revoking_needs_the_right_identity,
                 tokens_are_listed_the_newest_last,
+                the_tokens_of_an_identity_are_bounded,
+                an_ended_token_is_forgotten_with_the_next_change,
             }
             signals {
                 a_demand_makes_a_device_wanted_once,

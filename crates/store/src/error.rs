@@ -59,6 +59,22 @@ pub enum AppendError {
     Store(#[from] StoreError),
 }
 
+/// Why a token could not be kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PutTokenError {
+    /// The device or module has as many tokens as it may have.
+    #[error(
+        "there are {limit} tokens, as many as one device or module may have: revoke one, or wait until one ends"
+    )]
+    TooMany {
+        /// How many that is.
+        limit: usize,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
 /// Why an inbox entry could not be settled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SettleError {

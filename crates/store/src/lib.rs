@@ -49,7 +49,7 @@ use std::sync::Arc;
 
 pub use address::{ConnectionEpoch, MethodRequestId, Page, ParseMethodRequestIdError, Partition};
 pub use clock::{Clock, SystemClock};
-pub use error::{AppendError, SettleError, StoreError, SubmitError};
+pub use error::{AppendError, PutTokenError, SettleError, StoreError, SubmitError};
 pub use inbox::{
     Arrival, ArrivalId, Conclusion, DeadLetter, DeliveryLease, Desired, Inbox, InboxEntry,
     InboxView, LockToken, MessageEntry, MethodEntry, Settlement,

@@ -84,6 +84,9 @@ pub struct Config {
     /// Dead letters of one device that are kept, the newest, for a day and without their payload; 16 by default. None:
     /// nothing can be looked up.
     pub dead_letters: usize,
+    /// Tokens of one device or module that have not ended; 64 by default. One more is refused with `429`. Too large: whoever
+    /// may make tokens can fill the registry, which is written as a whole at each change.
+    pub tokens: usize,
     /// Abandons after which a message becomes a dead letter; 10 by default, as at IoT Hub.
     pub max_delivery_count: NonZeroU32,
     /// Seconds that a session lease lasts; 30 by default. Matters only where several nodes share the engine.
@@ -103,6 +106,7 @@ impl Default for Config {
             inbox_messages: limits::CLOUD_MESSAGE_QUEUE,
             inbox_methods: 16,
             dead_letters: 16,
+            tokens: 64,
             max_delivery_count: NonZeroU32::new(limits::CLOUD_MESSAGE_DELIVERIES)
                 .expect("the hub delivers more than zero times"),
             session_lease_seconds: NonZeroU32::new(30).expect("30 is not zero"),

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use iothub::{Identity, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{Page, Partition, Scopes, StoreError};
+use crate::{Page, Partition, PutTokenError, Scopes, StoreError};
 
 /// Keeps devices and tokens.
 #[async_trait]
@@ -34,21 +34,22 @@ pub trait Registry: Send + Sync {
         after: Option<&str>,
     ) -> Result<Page<DeviceRecord>, StoreError>;
 
-    /// Adds a token; it returns when the token survives a restart, if the engine can do that.
+    /// Adds a token; it returns when the token survives a restart, if the engine can do that. One of the same identity and
+    /// id makes way. Tokens that have expired before, of whatever identity, are forgotten on the way.
     ///
     /// # Errors
     ///
-    /// The store failed.
-    async fn put_token(&self, record: TokenRecord) -> Result<(), StoreError>;
+    /// The identity has as many tokens as it may have, or the store failed.
+    async fn put_token(&self, record: TokenRecord) -> Result<(), PutTokenError>;
 
-    /// The token with this hash, expired or not; `None` if there is none or it is revoked.
+    /// The token with this hash, perhaps an expired one; `None` if there is none, or it is revoked or forgotten.
     ///
     /// # Errors
     ///
     /// The store failed.
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>, StoreError>;
 
-    /// Revokes a token of an identity. False if it has none of this id.
+    /// Revokes a token of an identity. False if it has none of this id. Tokens that have expired are forgotten on the way.
     ///
     /// # Errors
     ///

@@ -10,7 +10,7 @@ use iothub::{
     ErrorCode, HubError, Timestamp,
     twin::{ParseTwinError, Rule},
 };
-use store::{Failure, SettleError, StoreError, SubmitError};
+use store::{Failure, PutTokenError, SettleError, StoreError, SubmitError};
 use tracing::error;
 
 use super::{
@@ -262,6 +262,15 @@ impl From<TooManyFailures> for Refusal {
     }
 }
 
+impl From<PutTokenError> for Refusal {
+    fn from(error: PutTokenError) -> Self {
+        match error {
+            PutTokenError::TooMany { .. } => Self::new(Code::Throttled, error.to_string()),
+            PutTokenError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<tokens::Error> for Refusal {
     fn from(error: tokens::Error) -> Self {
         use tokens::Error;
@@ -273,6 +282,7 @@ impl From<tokens::Error> for Refusal {
                 ..Self::new(Code::Throttled, text)
             },
             Error::Randomness(_) => Self::new(Code::Internal, text),
+            Error::Put(error) => error.into(),
             Error::Store(error) => error.into(),
         }
     }

@@ -7,9 +7,9 @@ use iothub::Identity;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use store::{
-    DeviceRecord, Outbox, OutboxReader, Outcome, Page, Partition, Registry, SessionLease,
-    SessionState, Store, StoreError, Submission, SubmissionId, SubmitError, Ticket, TokenHash,
-    TokenId, TokenRecord, Work,
+    DeviceRecord, Outbox, OutboxReader, Outcome, Page, Partition, PutTokenError, Registry,
+    SessionLease, SessionState, Store, StoreError, Submission, SubmissionId, SubmitError, Ticket,
+    TokenHash, TokenId, TokenRecord, Work,
 };
 
 use crate::rig::{PATIENCE, Rig, assert_status, problem, problem_body, send};
@@ -39,7 +39,7 @@ impl Registry for Faulty {
         self.0.devices(partition, after).await
     }
 
-    async fn put_token(&self, record: TokenRecord) -> Result<(), StoreError> {
+    async fn put_token(&self, record: TokenRecord) -> Result<(), PutTokenError> {
         self.0.put_token(record).await
     }
 

@@ -11,9 +11,9 @@ use crate::{
     AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, DeadLetter, DeliveryLease,
     Demand, Desired, DeviceRecord, EntryId, Inbox, InboxView, Lane, Leases, LockToken,
     MethodRequestId, Needs, NeedsNow, NeedsWatch, NodeId, Outbox, OutboxEntry, OutboxReader,
-    Outcome, Page, Partition, Registry, SessionLease, SettleError, Settlement, Signals, Status,
-    Store, StoreError, Submission, SubmissionId, SubmitError, Ticket, TokenHash, TokenId,
-    TokenRecord, Watch,
+    Outcome, Page, Partition, PutTokenError, Registry, SessionLease, SettleError, Settlement,
+    Signals, Status, Store, StoreError, Submission, SubmissionId, SubmitError, Ticket, TokenHash,
+    TokenId, TokenRecord, Watch,
 };
 
 /// Wraps a store. From its seed it decides, call by call:
@@ -268,7 +268,7 @@ impl Registry for Faulty {
             .await
     }
 
-    async fn put_token(&self, record: TokenRecord) -> Result<(), StoreError> {
+    async fn put_token(&self, record: TokenRecord) -> Result<(), PutTokenError> {
         self.faults
             .around(self.store.registry.put_token(record))
             .await

@@ -1,14 +1,16 @@
 //! Rules of the registry.
 
+use std::time::Duration;
+
 use iothub::Timestamp;
 
 use super::{
     Engine,
-    rig::{all_pages, identity, sure},
+    rig::{PATIENCE, all_pages, identity, sure},
 };
 use crate::{
-    Custody, DeviceRecord, MethodPolicy, Partition, Scope, Scopes, TokenHash, TokenId, TokenOrigin,
-    TokenRecord,
+    Clock as _, Custody, DeviceRecord, MethodPolicy, Partition, PutTokenError, Scope, Scopes,
+    TokenHash, TokenId, TokenOrigin, TokenRecord,
 };
 
 /// A device is known as it was put last, and one that was never put is not known.
@@ -44,7 +46,7 @@ pub async fn devices_are_listed_by_partition(engine: Engine) {
     }
 }
 
-/// A token is found by its hash, expired or not, until it is revoked.
+/// A token is found by its hash until it is revoked.
 pub async fn a_token_is_found_by_its_hash_until_revoked(engine: Engine) {
     let record = token_record("dev1", "t1");
     assert_eq!(token(&engine, &record).await, None);
@@ -99,6 +101,63 @@ pub async fn tokens_are_listed_the_newest_last(engine: Engine) {
     assert_eq!(tokens(&engine, "dev1").await.len(), 3);
 }
 
+/// One more token than the bound is refused, whatever became of earlier ones: what is put again, takes the place of
+/// another, was revoked or has ended takes no place. Other identities have bounds of their own.
+pub async fn the_tokens_of_an_identity_are_bounded(engine: Engine) {
+    let limit = engine.bounds.tokens;
+    let records: Vec<_> = (0..=limit)
+        .map(|number| token_record("dev1", &format!("t{number}")))
+        .collect();
+    let (one_more, records) = records.split_last().expect("there is one more");
+    let refused = Err(PutTokenError::TooMany { limit });
+    for record in records {
+        assert_eq!(try_put_token(&engine, record).await, Ok(()));
+    }
+    assert_eq!(try_put_token(&engine, one_more).await, refused);
+    assert_eq!(token(&engine, one_more).await, None);
+    assert_eq!(tokens(&engine, "dev1").await, records);
+    put_token(&engine, &token_record("dev2", "t1")).await;
+
+    put_token(&engine, &records[0]).await;
+    let ends = engine.clock.timestamp().saturating_add(PATIENCE);
+    let ending = TokenRecord {
+        hash: TokenHash::of("another"),
+        expires_at: Some(ends),
+        ..records[0].clone()
+    };
+    put_token(&engine, &ending).await;
+    assert_eq!(try_put_token(&engine, one_more).await, refused);
+    engine.clock.advance(PATIENCE - Duration::from_millis(1));
+    assert_eq!(try_put_token(&engine, one_more).await, refused);
+    engine.clock.advance(Duration::from_millis(1));
+    put_token(&engine, one_more).await;
+    assert_eq!(try_put_token(&engine, &records[0]).await, refused);
+
+    let registry = &engine.store.registry;
+    sure(|| registry.revoke_token(&one_more.identity, &one_more.id))
+        .await
+        .expect("the engine is there");
+    put_token(&engine, &records[0]).await;
+    assert_eq!(try_put_token(&engine, one_more).await, refused);
+}
+
+/// A token that has ended is forgotten with the next change of any token.
+pub async fn an_ended_token_is_forgotten_with_the_next_change(engine: Engine) {
+    let ends = engine.clock.timestamp().saturating_add(PATIENCE);
+    let ending = TokenRecord {
+        expires_at: Some(ends),
+        ..token_record("dev1", "t1")
+    };
+    put_token(&engine, &ending).await;
+    engine.clock.advance(PATIENCE - Duration::from_millis(1));
+    put_token(&engine, &token_record("dev2", "t2")).await;
+    assert_eq!(token(&engine, &ending).await.as_ref(), Some(&ending));
+    engine.clock.advance(Duration::from_millis(1));
+    put_token(&engine, &token_record("dev2", "t3")).await;
+    assert_eq!(token(&engine, &ending).await, None);
+    assert_eq!(tokens(&engine, "dev1").await, []);
+}
+
 fn device_record(device: &str) -> DeviceRecord {
     DeviceRecord {
         identity: identity(device),
@@ -114,7 +173,7 @@ fn token_record(device: &str, id: &str) -> TokenRecord {
         identity: identity(device),
         hash: TokenHash::of(&format!("secret of {id} of {device}")),
         created_at: Timestamp::from_unix_seconds(100),
-        expires_at: Some(Timestamp::from_unix_seconds(200)),
+        expires_at: Some(Timestamp::from_unix_seconds(4_000_000_000)),
         scopes: Scopes::from_iter([Scope::Telemetry, Scope::Twin]),
         origin: TokenOrigin::Token(TokenHash::of("what it was bought with")),
     }
@@ -151,8 +210,11 @@ async fn tokens(engine: &Engine, device: &str) -> Vec<TokenRecord> {
 }
 
 async fn put_token(engine: &Engine, record: &TokenRecord) {
+    let put = try_put_token(engine, record).await;
+    put.expect("there is room");
+}
+
+async fn try_put_token(engine: &Engine, record: &TokenRecord) -> Result<(), PutTokenError> {
     let registry = &engine.store.registry;
-    sure(|| registry.put_token(record.clone()))
-        .await
-        .expect("the engine is there");
+    sure(|| registry.put_token(record.clone())).await
 }

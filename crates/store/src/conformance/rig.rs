@@ -11,8 +11,8 @@ use super::Engine;
 use crate::{
     AppendError, Arrival, ArrivalId, Clock as _, Conclusion, ConnectionEpoch, DeadLetter, EntryId,
     InboxEntry, InboxView, LockToken, MessageEntry, MethodEntry, MethodRequestId, NodeId,
-    OutboxEntry, OutboxReader, Outcome, Page, Partition, SessionLease, SettleError, Settlement,
-    StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket, Work,
+    OutboxEntry, OutboxReader, Outcome, Page, Partition, PutTokenError, SessionLease, SettleError,
+    Settlement, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket, Work,
 };
 
 /// A device that one node owns.
@@ -240,6 +240,12 @@ impl Unsure for SubmitError {
 }
 
 impl Unsure for AppendError {
+    fn is_unknown(&self) -> bool {
+        *self == StoreError::UnknownOutcome.into()
+    }
+}
+
+impl Unsure for PutTokenError {
     fn is_unknown(&self) -> bool {
         *self == StoreError::UnknownOutcome.into()
     }

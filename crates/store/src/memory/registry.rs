@@ -2,10 +2,14 @@
 
 mod file;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use async_trait::async_trait;
-use iothub::Identity;
+use iothub::{Identity, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
 pub use self::file::OpenError;
@@ -14,7 +18,10 @@ use super::{
     Memory,
     partitioned::{Partitioned, page_of},
 };
-use crate::{DeviceRecord, Page, Partition, Registry, StoreError, TokenHash, TokenId, TokenRecord};
+use crate::{
+    DeviceRecord, Page, Partition, PutTokenError, Registry, StoreError, TokenHash, TokenId,
+    TokenRecord,
+};
 
 /// Devices and tokens.
 pub(super) struct Records {
@@ -30,6 +37,8 @@ struct Tokens {
     by_hash: BTreeMap<TokenHash, TokenRecord>,
     /// In the order in which they came.
     hashes_by_identity: BTreeMap<Identity, Vec<TokenHash>>,
+    /// Those that end, in the order in which they do.
+    ends: BTreeSet<(Timestamp, TokenHash)>,
 }
 
 impl Records {
@@ -51,14 +60,18 @@ impl Records {
         })
     }
 
-    /// Changes the tokens: in the file first, so that what is answered survives a restart. Blocks if there is a file.
-    fn change<T>(&self, change: impl FnOnce(&mut Tokens) -> T) -> Result<T, StoreError> {
+    /// Changes the tokens: in the file first, so that what is answered survives a restart. Blocks if there is a file. A
+    /// change that is refused writes nothing.
+    fn change<T, E: From<StoreError>>(
+        &self,
+        change: impl FnOnce(&mut Tokens) -> Result<T, E>,
+    ) -> Result<T, E> {
         let Some(file) = &self.file else {
-            return Ok(change(&mut self.tokens.write()));
+            return change(&mut self.tokens.write());
         };
         let file = file.lock();
         let mut tokens = self.tokens.read().clone();
-        let answer = change(&mut tokens);
+        let answer = change(&mut tokens)?;
         let replaced = file.replace(tokens.in_order()).map_err(|error| {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -76,42 +89,68 @@ impl Records {
                     path = %file.path().display(),
                     "the registry file is replaced, but its folder cannot be flushed"
                 );
-                Err(StoreError::UnknownOutcome)
+                Err(StoreError::UnknownOutcome.into())
             }
         }
     }
 }
 
 impl Tokens {
-    /// Adds a token; one of the same identity and id makes way.
+    /// Adds a token, if its identity then has `limit` at most.
+    fn put_within(&mut self, limit: usize, record: TokenRecord) -> Result<(), PutTokenError> {
+        let others = self.of(&record.identity);
+        if others.filter(|other| other.id != record.id).count() >= limit {
+            return Err(PutTokenError::TooMany { limit });
+        }
+        self.put(record);
+        Ok(())
+    }
+
+    /// Adds a token; one of the same identity and id, or of the same hash, makes way.
     fn put(&mut self, record: TokenRecord) {
         if self.by_hash.get(&record.hash) == Some(&record) {
             return;
         }
         self.revoke(&record.identity, &record.id);
+        self.remove(&record.hash);
         let hashes = self.hashes_by_identity.entry(record.identity.clone());
         hashes.or_default().push(record.hash.clone());
+        if let Some(end) = record.expires_at {
+            self.ends.insert((end, record.hash.clone()));
+        }
         self.by_hash.insert(record.hash.clone(), record);
     }
 
     fn revoke(&mut self, identity: &Identity, id: &TokenId) -> bool {
-        let Some(hashes) = self.hashes_by_identity.get_mut(identity) else {
+        let revoked = self.of(identity).find(|record| record.id == *id);
+        let revoked = revoked.map(|record| record.hash.clone());
+        revoked.is_some_and(|hash| self.remove(&hash))
+    }
+
+    /// Forgets the tokens that have ended.
+    fn forget_ended(&mut self, now: Timestamp) {
+        while let Some((end, hash)) = self.ends.first()
+            && *end <= now
+        {
+            let hash = hash.clone();
+            self.remove(&hash);
+        }
+    }
+
+    fn remove(&mut self, hash: &TokenHash) -> bool {
+        let Some(record) = self.by_hash.remove(hash) else {
             return false;
         };
-        let by_hash = &mut self.by_hash;
-        let count = hashes.len();
-        hashes.retain(|hash| {
-            let is_revoked = by_hash.get(hash).is_none_or(|record| record.id == *id);
-            if is_revoked {
-                by_hash.remove(hash);
-            }
-            !is_revoked
-        });
-        let is_revoked = hashes.len() < count;
-        if hashes.is_empty() {
-            self.hashes_by_identity.remove(identity);
+        if let Some(end) = record.expires_at {
+            self.ends.remove(&(end, record.hash));
         }
-        is_revoked
+        if let Some(hashes) = self.hashes_by_identity.get_mut(&record.identity) {
+            hashes.retain(|other| other != hash);
+            if hashes.is_empty() {
+                self.hashes_by_identity.remove(&record.identity);
+            }
+        }
+        true
     }
 
     fn of(&self, identity: &Identity) -> impl Iterator<Item = &TokenRecord> {
@@ -127,18 +166,28 @@ impl Tokens {
 }
 
 impl Memory {
-    /// Changes the tokens, off the async threads if that touches the disk. Goes on if whoever asked goes away.
-    async fn change_tokens<T: Send + 'static>(
+    /// Changes the tokens that have not ended, off the async threads if that touches the disk. Goes on if whoever asked
+    /// goes away.
+    async fn change_tokens<T, E>(
         &self,
-        change: impl FnOnce(&mut Tokens) -> T + Send + 'static,
-    ) -> Result<T, StoreError> {
+        change: impl FnOnce(&mut Tokens) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
         let records = Arc::clone(&self.0.records);
+        let now = self.0.clock.timestamp();
+        let change = move |tokens: &mut Tokens| {
+            tokens.forget_ended(now);
+            change(tokens)
+        };
         if records.file.is_none() {
             return records.change(change);
         }
         tokio::task::spawn_blocking(move || records.change(change))
             .await
-            .unwrap_or(Err(StoreError::UnknownOutcome))
+            .unwrap_or_else(|_| Err(StoreError::UnknownOutcome.into()))
     }
 }
 
@@ -164,8 +213,10 @@ impl Registry for Memory {
         Ok(page_of(records.collect(), after))
     }
 
-    async fn put_token(&self, record: TokenRecord) -> Result<(), StoreError> {
-        self.change_tokens(|tokens| tokens.put(record)).await
+    async fn put_token(&self, record: TokenRecord) -> Result<(), PutTokenError> {
+        let limit = self.0.config.tokens;
+        self.change_tokens(move |tokens| tokens.put_within(limit, record))
+            .await
     }
 
     async fn token(&self, hash: &TokenHash) -> Result<Option<TokenRecord>, StoreError> {
@@ -174,7 +225,7 @@ impl Registry for Memory {
 
     async fn revoke_token(&self, identity: &Identity, id: &TokenId) -> Result<bool, StoreError> {
         let (identity, id) = (identity.clone(), id.clone());
-        self.change_tokens(move |tokens| tokens.revoke(&identity, &id))
+        self.change_tokens(move |tokens| Ok(tokens.revoke(&identity, &id)))
             .await
     }
 

@@ -8,8 +8,8 @@ use iothub::{DeviceId, MethodName, MethodRequest, Telemetry};
 use super::*;
 use crate::{
     Arrival, ArrivalId, ConnectionEpoch, DeadLetter, Failure, Inbox as _, Lane, Leases as _,
-    LockToken, MethodRequestId, Needs, NodeId, Outbox as _, OutboxReader, Scope, Scopes,
-    Settlement, Signals as _, StoreError, Submission, SubmissionId, SubmitError, Survival,
+    LockToken, MethodRequestId, Needs, NodeId, Outbox as _, OutboxReader, PutTokenError, Scope,
+    Scopes, Settlement, Signals as _, StoreError, Submission, SubmissionId, SubmitError, Survival,
     TokenHash, TokenId, TokenOrigin, TokenRecord, Work, conformance::ManualClock,
 };
 
@@ -64,6 +64,33 @@ async fn the_registry_file_has_this_form_and_no_token_in_it() {
     assert_eq!(files, 1, "nothing is left beside it");
 }
 
+#[tokio::test]
+async fn ended_tokens_leave_the_registry_file_and_one_too_many_does_not_enter() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokens.jsonl");
+    let clock = ManualClock::new();
+    let config = Config {
+        tokens: 2,
+        ..with_file(&path)
+    };
+    let store = open_with_clock(config, Arc::new(clock.clone())).unwrap();
+    let ending = TokenRecord {
+        expires_at: Some(clock.timestamp().saturating_add(Duration::from_secs(1))),
+        ..token("ending")
+    };
+    store.registry.put_token(ending).await.unwrap();
+    store.registry.put_token(token("one")).await.unwrap();
+    let full = fs::read_to_string(&path).unwrap();
+    let too_many = store.registry.put_token(token("two")).await;
+    assert_eq!(too_many, Err(PutTokenError::TooMany { limit: 2 }));
+    assert_eq!(fs::read_to_string(&path).unwrap(), full);
+
+    clock.advance(Duration::from_secs(1));
+    store.registry.put_token(token("two")).await.unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("t-ending") && text.contains("t-one") && text.contains("t-two"));
+}
+
 #[test]
 fn a_damaged_registry_file_refuses_the_start_by_name_and_line() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,7 +140,7 @@ async fn a_failed_write_leaves_the_tokens_as_they_were() {
 
     let record = token("late");
     let put = store.registry.put_token(record.clone()).await;
-    assert_eq!(put, Err(StoreError::Unavailable));
+    assert_eq!(put, Err(StoreError::Unavailable.into()));
     assert_eq!(store.registry.token(&record.hash).await.unwrap(), None);
 }
 

@@ -35,6 +35,7 @@ fn engine(name: String, wrap: impl FnOnce(Store) -> Store) -> Engine {
         inbox_messages: 10,
         inbox_methods: 8,
         dead_letters: 8,
+        tokens: 8,
         max_delivery_count: NonZeroU32::new(10).expect("10 is not zero"),
         session_lease_seconds: NonZeroU32::new(20).expect("20 is not zero"),
         registry_file: None,
@@ -46,6 +47,7 @@ fn engine(name: String, wrap: impl FnOnce(Store) -> Store) -> Engine {
         inbox_messages: config.inbox_messages,
         inbox_methods: config.inbox_methods,
         dead_letters: config.dead_letters,
+        tokens: config.tokens,
         max_delivery_count: config.max_delivery_count.get(),
         session_lease: Duration::from_secs(config.session_lease_seconds.get().into()),
     };
