@@ -24,6 +24,9 @@ pub(crate) struct DeviceRequest {
     pub(crate) body: Incoming,
 }
 
+/// What `If-None-Match` lists.
+pub(crate) struct HeldTags<'a>(Vec<&'a str>);
+
 /// A request that breaks a rule of the API.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BadRequest {
@@ -85,6 +88,9 @@ pub(crate) enum BadRequest {
         /// Which.
         name: String,
     },
+    /// A header in whose grammar there is nothing but ASCII.
+    #[error("the header {0} has characters that are not ASCII")]
+    NotAscii(&'static str),
     /// `Prefer`.
     #[error(transparent)]
     Prefer(#[from] InvalidPrefer),
@@ -243,10 +249,8 @@ impl DeviceRequest {
 
     /// What the request prefers.
     pub(crate) fn prefer(&self) -> Result<Prefer, BadRequest> {
-        let values = self.headers.get_all(api::header::PREFER).iter();
-        Ok(Prefer::parse(
-            values.filter_map(|value| value.to_str().ok()),
-        )?)
+        let values = ascii(&self.headers, api::header::PREFER)?;
+        Ok(Prefer::parse(values)?)
     }
 
     /// Checks the form of the idempotency key, if there is one.
@@ -277,13 +281,26 @@ impl DeviceRequest {
             .find_map(|(key, value)| key.eq_ignore_ascii_case(name).then_some(value))
     }
 
-    /// Whether `If-None-Match` lists a tag.
-    pub(crate) fn has(&self, tag: &str) -> bool {
-        let values = self.headers.get_all(header::IF_NONE_MATCH).iter();
-        values
-            .filter_map(|value| value.to_str().ok())
-            .any(|value| api::etag::is_listed(value, tag))
+    /// The tags of what the device has: `If-None-Match`, if it is there.
+    pub(crate) fn held_tags(&self) -> Result<Option<HeldTags<'_>>, BadRequest> {
+        let values = ascii(&self.headers, header::IF_NONE_MATCH.as_str())?;
+        Ok((!values.is_empty()).then_some(HeldTags(values)))
     }
+}
+
+impl HeldTags<'_> {
+    /// Whether a tag is among them.
+    pub(crate) fn have(&self, tag: &str) -> bool {
+        self.0.iter().any(|value| api::etag::is_listed(value, tag))
+    }
+}
+
+/// All values of a header.
+fn ascii<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Vec<&'a str>, BadRequest> {
+    let values = headers.get_all(name).iter().map(http::HeaderValue::to_str);
+    values
+        .collect::<Result<_, _>>()
+        .map_err(|_| BadRequest::NotAscii(name))
 }
 
 #[cfg(test)]

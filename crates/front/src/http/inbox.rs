@@ -7,7 +7,7 @@ use api::{
     },
     limits,
 };
-use http::{StatusCode, header};
+use http::StatusCode;
 use iothub::twin::TwinVersion;
 use store::{InboxEntry, InboxView, LockToken, MessageEntry, Scope, Settlement};
 
@@ -24,18 +24,15 @@ use crate::delivery::{Completeness, Wanted};
 /// `If-None-Match` as for the desired properties alone. What the credential has no scope for is not there.
 pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
     let wait = request.poll_wait(&gateway.waits)?;
-    let has = |version: TwinVersion| request.has(&etag::of_desired(version));
-    let has_desired: Option<&(dyn Fn(TwinVersion) -> bool + Sync)> =
-        if request.headers.contains_key(header::IF_NONE_MATCH) {
-            Some(&has)
-        } else {
-            None
-        };
+    let held = request.held_tags()?;
     let scopes = request.grant.scopes;
+    let has = held
+        .filter(|_| scopes.contain(Scope::Twin))
+        .map(|held| move |version: TwinVersion| held.have(&etag::of_desired(version)));
     let wanted = Wanted {
         messages: scopes.contain(Scope::Messages),
         methods: scopes.contain(Scope::Methods),
-        desired: has_desired.filter(|_| scopes.contain(Scope::Twin)),
+        desired: has.as_ref().map(|has| has as _),
     };
     let found = gateway
         .delivery

@@ -295,6 +295,7 @@ impl From<BadRequest> for Refusal {
             | BadRequest::Id { .. }
             | BadRequest::Escape
             | BadRequest::HeaderText { .. }
+            | BadRequest::NotAscii(_)
             | BadRequest::Prefer(_)
             | BadRequest::IdempotencyKey(_)
             | BadRequest::LockTimeout

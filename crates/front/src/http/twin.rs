@@ -4,7 +4,7 @@ use api::{
     Delivery, etag,
     twin::{Properties, ReportedAnswer, TwinDocument},
 };
-use http::{StatusCode, header};
+use http::StatusCode;
 use iothub::twin::{ReportedPatch, TwinVersion};
 
 use super::{
@@ -18,9 +18,10 @@ use crate::delivery::DesiredFound;
 /// `GET .../twin`.
 pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
     let wait = request.write_wait(&gateway.waits)?;
+    let held = request.held_tags()?;
     let twin = gateway.devices.read_twin(request.identity(), wait).await?;
     let tag = etag::of_twin(&twin);
-    if request.has(&tag) {
+    if held.is_some_and(|held| held.have(&tag)) {
         return Ok(answer::tagged(
             answer::empty(StatusCode::NOT_MODIFIED),
             &tag,
@@ -56,9 +57,13 @@ pub(super) async fn patch_reported(
 /// `GET .../twin/properties/desired`.
 pub(super) async fn desired(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
     let wait = request.poll_wait(&gateway.waits)?;
-    let has = |version: TwinVersion| request.has(&etag::of_desired(version));
+    let held = request.held_tags()?;
     // Without a version of its own the device has nothing to wait against: it wants what there is.
-    let wait = wait.filter(|_| request.headers.contains_key(header::IF_NONE_MATCH));
+    let wait = wait.filter(|_| held.is_some());
+    let has = |version: TwinVersion| {
+        let held = held.as_ref();
+        held.is_some_and(|held| held.have(&etag::of_desired(version)))
+    };
     match gateway
         .delivery
         .desired(request.identity(), &has, wait)

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderValue};
 use store::{Scopes, SessionState, TokenHash, TokenId, TokenOrigin, TokenRecord};
 
 use crate::rig::{Rig, TOKEN, assert_status, identity, problem, send, serve_device};
@@ -146,6 +146,18 @@ async fn a_header_with_a_grammar_keeps_to_it() {
         .request(Method::GET, "/devices/dev1/methods")
         .header("prefer", "wait=soon");
     problem(send(request).await, 400, "invalid_request").await;
+    for (path, name) in [
+        ("/devices/dev1/methods", "prefer"),
+        ("/devices/dev1/twin/properties/desired", "prefer"),
+        ("/devices/dev1/twin/properties/desired", "if-none-match"),
+        ("/devices/dev1/twin", "if-none-match"),
+        ("/devices/dev1/inbox", "if-none-match"),
+    ] {
+        let beyond_ascii = HeaderValue::from_bytes("\"7\u{e9}\"".as_bytes()).unwrap();
+        let request = rig.request(Method::GET, path).header(name, beyond_ascii);
+        let detail = problem(send(request).await, 400, "invalid_request").await;
+        assert!(detail.contains(name), "{detail}");
+    }
     assert!(rig.hub.taken.lock().is_empty());
     let request = rig
         .request(Method::POST, EVENTS)
