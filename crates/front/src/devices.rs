@@ -18,8 +18,9 @@ use iothub::{
     twin::{ReportedPatch, Twin, TwinVersion},
 };
 use store::{
-    Conclusion, Done, Failure, LockToken, MethodRequestId, Needs, Outcome, SettleError, Settlement,
-    Store, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket, TicketLost, Work,
+    Conclusion, Demand, Done, Failure, LockToken, MethodRequestId, Needs, Outcome, SettleError,
+    Settlement, Store, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket,
+    TicketLost, Work,
 };
 use tokio::time::timeout_at;
 use tokio_util::task::TaskTracker;
@@ -295,17 +296,12 @@ impl Devices {
         settlement: Settlement,
         wait: Duration,
     ) -> Result<Settled, Error> {
-        // The hub is told on the connection that the message came on: it must not be closed for want of requests.
-        let _demand = self
-            .store
-            .signals
-            .demand(identity, Needs::default())
-            .await?;
         let deadline = Instant::now() + wait;
         let ticket = self
             .begin_settlement(identity, token, settlement)
             .await
             .map_err(Error::Settle)?;
+        let _demand = self.demand_for_settlement(identity).await;
         conclusion(ticket, deadline).await
     }
 
@@ -316,17 +312,17 @@ impl Devices {
         settlements: &[(LockToken, Settlement)],
         wait: Duration,
     ) -> Result<Vec<Result<Settled, Error>>, Error> {
-        let _demand = self
-            .store
-            .signals
-            .demand(identity, Needs::default())
-            .await?;
         let deadline = Instant::now() + wait;
         // All are settled before the first is waited for: the hub is told of a message only after the earlier ones.
         let mut tickets = Vec::with_capacity(settlements.len());
         for (token, settlement) in settlements {
             tickets.push(self.begin_settlement(identity, token, *settlement).await);
         }
+        let _demand = if tickets.iter().any(Result::is_ok) {
+            self.demand_for_settlement(identity).await
+        } else {
+            None
+        };
         let mut results = Vec::with_capacity(tickets.len());
         for ticket in tickets {
             results.push(match ticket {
@@ -352,6 +348,14 @@ impl Devices {
             survival: Survival::Ephemeral { deadline },
         };
         outcome(self.submit(&submission).await?, deadline).await
+    }
+
+    /// The hub is told of a settlement on the connection that the message came on: it must not be closed for want of
+    /// requests. A token that settles nothing is no reason to open one, so this comes after the settlement, which stands
+    /// whether the demand can be raised or not.
+    async fn demand_for_settlement(&self, identity: &Identity) -> Option<Demand> {
+        let signals = &self.store.signals;
+        signals.demand(identity, Needs::default()).await.ok()
     }
 
     /// Settles again if the answer was lost, which is the same settlement. Only an abandon may count each time.

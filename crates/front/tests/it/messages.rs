@@ -2,7 +2,7 @@
 
 use iothub::AckRequest;
 use reqwest::{Method, StatusCode};
-use store::{Conclusion, SessionState, Settlement};
+use store::{Conclusion, Need, SessionState, Settlement};
 
 use crate::{
     hub::message,
@@ -164,6 +164,25 @@ async fn an_unknown_lock_is_lost() {
         )
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_dead_lock_needs_no_session() {
+    let mut rig = Rig::start().await;
+    let lock = "00000000-0000-0000-0000-000000000000";
+    let path = format!("{DEVICEBOUND}/{lock}");
+    problem(
+        send(rig.request(Method::DELETE, &path)).await,
+        412,
+        "lock_lost",
+    )
+    .await;
+    let list = format!(r#"[{{"token":"{lock}","outcome":"complete"}}]"#);
+    assert_status(
+        &rig.post("/devices/dev1/inbox/settle", list).await,
+        StatusCode::OK,
+    );
+    assert_eq!(rig.hub.needs().session, Need::Never);
 }
 
 #[tokio::test]
