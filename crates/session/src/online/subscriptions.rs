@@ -72,7 +72,8 @@ impl Subscribed {
     ) {
         let mut change = |is_subscribe: bool| {
             let is_changed = |topic: &Topic| {
-                topic.is_wanted(wanted) == is_subscribe
+                topic.exists_for(identity)
+                    && topic.is_wanted(wanted) == is_subscribe
                     && self.told[*topic as usize] != Some(is_subscribe)
             };
             let topics: Vec<Topic> = TOPICS.into_iter().filter(is_changed).collect();
@@ -176,6 +177,15 @@ impl Subscribed {
 }
 
 impl Topic {
+    /// Cloud-to-device messages are for devices only, and a hub closes the connection on a filter that the identity
+    /// may not have, in UNSUBSCRIBE as in SUBSCRIBE (azure-iot-middleware-freertos PR 89).
+    fn exists_for(self, identity: &Identity) -> bool {
+        match self {
+            Self::CloudMessages => identity.module_id().is_none(),
+            Self::Methods | Self::TwinResponses | Self::Desired => true,
+        }
+    }
+
     const fn is_wanted(self, wanted: Subscriptions) -> bool {
         match self {
             Self::Methods => wanted.methods,

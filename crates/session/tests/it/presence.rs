@@ -1,10 +1,11 @@
 //! What the hub is told to deliver, and so what it tells the cloud about the device.
 
-use tombolo_session::{ConnectionEpoch, Event, LossReason, Subscriptions};
+use iothub::Identity;
+use tombolo_session::{Config, ConnectionEpoch, Event, LossReason, Subscriptions};
 
 use crate::{
     packets::{self, Sent},
-    rig::{EVERYTHING, NOTHING, Rig, credentials, millis},
+    rig::{EVERYTHING, NOTHING, Rig, credentials, identity, millis},
 };
 
 const METHODS: &str = "$iothub/methods/POST/#";
@@ -34,6 +35,27 @@ fn subscribe(id: u16, filters: &[(&str, u8)]) -> Sent {
 fn unsubscribe(id: u16, filters: &[&str]) -> Sent {
     let filters = filters.iter().map(|filter| (*filter).into()).collect();
     Sent::Unsubscribe { id, filters }
+}
+
+#[test]
+fn a_module_never_names_a_filter_that_only_devices_have() {
+    let device = identity();
+    let module = Identity::module(
+        device.hub().clone(),
+        device.device_id().clone(),
+        "mod1".parse().unwrap(),
+    );
+    for wanted in [NOTHING, EVERYTHING] {
+        let mut rig = Rig::of(module.clone(), Config::default());
+        rig.session.set_wanted(wanted, rig.now);
+        rig.session.open(rig.now);
+        rig.session.handle_connected(credentials(), rig.now);
+        rig.sent();
+        rig.hub(&packets::connack(0, true));
+        let first = format!("{:?}", rig.sent());
+        assert!(first.contains(METHODS), "{first}");
+        assert!(!first.contains("devicebound"), "{first}");
+    }
 }
 
 #[test]

@@ -62,9 +62,14 @@ impl Rig {
     }
 
     pub(crate) fn with(config: Config) -> Self {
+        Self::of(identity(), config)
+    }
+
+    /// A session of another identity.
+    pub(crate) fn of(identity: Identity, config: Config) -> Self {
         Self {
             session: Session::new(
-                identity(),
+                identity,
                 Arc::new(config),
                 ConnectionEpoch(1),
                 fastrand::Rng::with_seed(1),
