@@ -13,8 +13,8 @@ use iothub::{
     twin::{Section, TwinVersion},
 };
 use store::{
-    DeliveryLease, Failure, InboxEntry, InboxView, MethodEntry, Needs, SessionState, Status, Store,
-    StoreError,
+    DeliveryLease, Desired, Failure, InboxEntry, InboxView, MethodEntry, Needs, SessionState,
+    Status, Store, StoreError,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -131,7 +131,9 @@ impl Delivery {
         loop {
             let status = self.store.signals.status(identity).await?;
             let mut view = self.store.inbox.read(identity).await?;
-            let is_known = wanted.desired.is_none() || is_fresh(&view, &status);
+            let desired = view.desired.as_ref();
+            let is_known = wanted.desired.is_none()
+                || desired.is_some_and(|desired| is_fresh(desired, &status));
             view.desired = view.desired.filter(|desired| {
                 let has = wanted.desired;
                 has.is_some_and(|has| is_known && !has(desired.section.version))
@@ -170,25 +172,25 @@ impl Delivery {
             ..Needs::default()
         };
         let mut poll = self.poll(identity, needs, wait).await?;
-        let mut known = None;
+        let mut has_been_known = false;
         loop {
             let status = self.store.signals.status(identity).await?;
             let view = self.store.inbox.read(identity).await?;
-            let fresh = if is_fresh(&view, &status) {
-                view.desired
-            } else {
-                None
-            };
-            let again = match fresh {
+            let known = match view.desired.filter(|desired| is_fresh(desired, &status)) {
                 Some(desired) if !has(desired.section.version) => {
                     return Ok(DesiredFound::Changed(desired.section));
                 }
-                Some(desired) => {
-                    known = Some(desired.section.version);
-                    poll.again_while_waiting().await
-                }
-                None if known.is_some() => poll.again_while_waiting().await,
-                None => poll.again_until_known().await,
+                Some(desired) => Some(desired.section.version),
+                None => None,
+            };
+            has_been_known |= known.is_some();
+            let again = if known.is_some() {
+                poll.again_while_waiting().await
+            } else if has_been_known {
+                // The session was lost during the wait, and may be had again before it is over.
+                poll.again(&status).await
+            } else {
+                poll.again_until_known().await
             };
             if !again {
                 return match known {
@@ -263,11 +265,9 @@ fn completeness(status: &Status) -> Completeness {
     }
 }
 
-/// Whether the desired properties that are shown have been followed without a gap until this moment.
-fn is_fresh(view: &InboxView, status: &Status) -> bool {
-    view.desired
-        .as_ref()
-        .is_some_and(|desired| Some(desired.connection) == status.connection)
+/// Whether the desired properties have been followed without a gap until this moment.
+fn is_fresh(desired: &Desired, status: &Status) -> bool {
+    Some(desired.connection) == status.connection
 }
 
 fn methods_of(view: InboxView) -> Vec<MethodEntry> {

@@ -167,3 +167,42 @@ async fn desired_properties_of_an_older_connection_are_stale() {
     rig.hub.is(SessionState::Refused).await;
     problem(rig.get(DESIRED).await, 502, "hub_refused").await;
 }
+
+#[tokio::test]
+async fn a_wait_during_which_the_session_is_lost_does_not_end_with_304() {
+    for (state, status, code) in [
+        (SessionState::Unreachable, 503, "hub_unavailable"),
+        (SessionState::Connecting, 504, "hub_timeout"),
+    ] {
+        let mut rig = Rig::with(|config| config.waits.hub = Duration::from_millis(300)).await;
+        rig.hub.is(SessionState::Settled).await;
+        rig.hub.wants(7, json!({})).await;
+        let request = rig
+            .request(Method::GET, DESIRED)
+            .header("if-none-match", "\"7\"")
+            .header("prefer", "wait=1");
+        let poll = waiting(request);
+        rig.hub.until_needed(|needs| needs.desired, true).await;
+        rig.hub.loses_the_connection().await;
+        rig.hub.is(state).await;
+        problem(poll.result().await, status, code).await;
+    }
+}
+
+#[tokio::test]
+async fn a_wait_goes_on_over_a_new_connection() {
+    let mut rig = Rig::start().await;
+    rig.hub.is(SessionState::Settled).await;
+    rig.hub.wants(7, json!({})).await;
+    let request = rig
+        .request(Method::GET, DESIRED)
+        .header("if-none-match", "\"7\"")
+        .header("prefer", "wait=2");
+    let poll = waiting(request);
+    rig.hub.until_needed(|needs| needs.desired, true).await;
+    rig.hub.loses_the_connection().await;
+    rig.hub.is(SessionState::Connecting).await;
+    rig.hub.is(SessionState::Settled).await;
+    rig.hub.wants(7, json!({})).await;
+    assert_status(&poll.result().await, StatusCode::NOT_MODIFIED);
+}
