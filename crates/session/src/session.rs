@@ -228,6 +228,16 @@ impl Session {
         }
     }
 
+    /// Answers [`Event::Renew`] with "later": the connection in use is not to be left yet. The socket is asked for again at
+    /// `until`, or as soon as there are fresher credentials.
+    pub fn postpone_renewal(&mut self, until: Instant) {
+        if let State::Online(online) = &mut self.state
+            && online.awaits_socket()
+        {
+            online.postpone_renewal(until);
+        }
+    }
+
     /// Leaves the connection for a new one. The hub takes back what was not acknowledged, and offers it again.
     ///
     /// The new one is made after the same wait as after a loss, because the message that is given back comes again with

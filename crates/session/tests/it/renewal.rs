@@ -72,6 +72,17 @@ fn a_renewal_opens_first_drains_then_switches() {
 }
 
 #[test]
+fn a_renewal_that_is_postponed_comes_again_at_its_time() {
+    let mut rig = renewing();
+    rig.session.postpone_renewal(rig.now + seconds(30));
+    rig.wait(seconds(29));
+    rig.acknowledge_all();
+    assert!(rig.events().is_empty());
+    rig.wait(seconds(1));
+    assert!(matches!(rig.event(), Event::Renew));
+}
+
+#[test]
 fn without_a_second_socket_the_connection_goes_on_and_renewal_is_tried_again() {
     let mut rig = renewing();
     for _ in 0..5 {
