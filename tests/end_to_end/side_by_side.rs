@@ -196,6 +196,8 @@ fn steps() -> Vec<Step> {
             .body(vec![0; LARGEST]),
         post("a message id that is too long", EVENTS).header("iothub-messageid", "m".repeat(129)),
         post("a device's message, by its module", EVENTS).body("x").by(Credential::Module),
+        post("a module's message", MODULE_EVENTS).body("x").by(Credential::Module),
+        post("a module's message, by its device", MODULE_EVENTS).body("x"),
         post("a bad id", "devices/a%2Fb/messages/events"),
         request("nothing waits", Method::GET, BOUND),
     ];
@@ -514,6 +516,7 @@ fn module_key() -> Key {
 /// Headers that depend on the moment, or on the length of a text for people.
 const BY_CHANCE: [&str; 3] = ["date", "content-length", "tombolo-inbox"];
 const EVENTS: &str = "devices/{d}/messages/events?api-version=2021-04-12";
+const MODULE_EVENTS: &str = "devices/{d}/modules/mod1/messages/events?api-version=2021-04-12";
 const BOUND: &str = "devices/{d}/messages/devicebound?api-version=2021-04-12";
 const SETTLE: &str = "devices/{d}/messages/devicebound/{lock}?api-version=2021-04-12";
 const ABANDON: &str = "devices/{d}/messages/devicebound/{lock}/abandon?api-version=2021-04-12";
