@@ -62,6 +62,8 @@ pub(crate) struct Login {
     pub(crate) password: String,
     /// How long from now a fresher one should take its place.
     pub(crate) renew_after: Duration,
+    /// How long from now the hub takes this one.
+    pub(crate) lasts_for: Duration,
     /// Whether the gateway made it, or the hub has taken it before.
     pub(crate) is_proved: bool,
 }
@@ -196,6 +198,7 @@ impl SessionCredential {
                         .primary
                         .sign(&sas::resource(identity), None, expires_at),
                     renew_after: token_lifetime.mul_f64(share),
+                    lasts_for: *token_lifetime,
                     is_proved: true,
                 })
             }
@@ -207,6 +210,7 @@ impl SessionCredential {
                 Ok(Login {
                     password: token.text.expose_secret().to_owned(),
                     renew_after: left.saturating_sub(MOVE_BEFORE),
+                    lasts_for: left,
                     is_proved,
                 })
             }

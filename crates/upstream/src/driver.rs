@@ -125,6 +125,7 @@ struct Driver {
     credential: SessionCredential,
     session: Session,
     link: Link,
+    token_ends: TokenEnds,
     alarm: Alarm,
 
     in_flight: InFlight,
@@ -153,6 +154,14 @@ struct Driver {
 
 /// Whether it makes sense to wait for a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
+/// When tokens end.
+struct TokenEnds {
+    /// The one for the connection that is being made, or was made last.
+    shown: Instant,
+    /// The one that the hub has accepted for the connection in use.
+    in_use: Instant,
+}
+
 enum Outlook {
     /// There is one, or it is being made, or the last attempt did not fail.
     Good,
@@ -216,6 +225,10 @@ impl Driver {
             identity,
             record,
             ended,
+            token_ends: TokenEnds {
+                shown: now,
+                in_use: now,
+            },
             desk,
             lanes,
             needs,

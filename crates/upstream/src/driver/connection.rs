@@ -23,7 +23,14 @@ impl Driver {
         Ok(())
     }
 
+    /// The answer to a direct method cannot go to another connection: open ones are awaited if the token lasts as long.
     pub(super) fn on_renew(&mut self) {
+        let longest_call = now() + self.node.method_timeout;
+        if let Some(until) = self.calls.deadline()
+            && longest_call < self.token_ends.in_use
+        {
+            return self.session.postpone_renewal(until);
+        }
         if let Err(error) = self.open_socket(Purpose::Renew) {
             tracing::debug!(error, "the credential is not renewed");
             self.session.handle_connect_failed(now());
@@ -43,9 +50,11 @@ impl Driver {
         } else {
             Rank::Idle
         };
+        let now = now();
+        self.token_ends.shown = now + login.lasts_for;
         let credentials = session::Credentials {
             password: Some(login.password),
-            renew_at: Some(now() + login.renew_after),
+            renew_at: Some(now + login.renew_after),
         };
         self.link.open(hub, credentials, rank);
         Ok(())
@@ -84,6 +93,7 @@ impl Driver {
         self.node.meters.connected.increment(1);
         self.outlook = Outlook::Good;
         self.credential.accepted(now());
+        self.token_ends.in_use = self.token_ends.shown;
         self.in_flight.on_connected();
         self.held = Held::on(ConnectionEpoch(epoch.0));
         self.read_at = now();

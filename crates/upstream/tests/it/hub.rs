@@ -161,6 +161,11 @@ impl Hub {
         }
     }
 
+    /// Returns when somebody has knocked; answers nothing.
+    pub(crate) async fn visitor(&self) {
+        self.listener.accept().await.unwrap();
+    }
+
     /// Whether somebody has connected, at either door, that was not accepted yet.
     pub(crate) async fn has_visitor(&self) -> bool {
         let accept = async {

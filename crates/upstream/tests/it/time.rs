@@ -66,6 +66,36 @@ async fn the_session_moves_to_fresh_credentials_before_the_old_ones_end() {
 }
 
 #[tokio::test]
+async fn fresh_credentials_wait_for_open_methods() {
+    let _clock = stop_clock();
+    let rig = Rig::with(|config| {
+        config.keep_alive = 19 * MINUTE;
+        config.token_lifetime = 20 * MINUTE;
+        config.method_timeout = 2 * MINUTE;
+    })
+    .await;
+    let _present = rig.demand(true, false).await;
+    let mut old = rig.hub.accept(false).await;
+    let methods = "$iothub/methods/POST/#";
+    old.until_subscribed(methods, true).await;
+    calm_down(&rig, &mut old).await;
+    advance(14 * MINUTE + MINUTE / 2).await;
+    old.publish("$iothub/methods/POST/reboot/?$rid=1", b"", None)
+        .await;
+    rig.method().await;
+
+    // Without the method the session would have moved by now.
+    advance(MINUTE + 3 * MINUTE / 4).await;
+    tokio::select! {
+        () = rig.hub.visitor() => panic!("the method would be lost"),
+        () = calm_down(&rig, &mut old) => {}
+    }
+    advance(MINUTE / 4).await;
+    let (packets, _) = tokio::join!(old.until_end(), rig.hub.connect());
+    assert_eq!(packets.last(), Some(&Packet::Disconnect));
+}
+
+#[tokio::test]
 async fn a_message_that_nobody_settles_goes_back_to_the_hub() {
     let _clock = stop_clock();
     let rig = quiet(true).await;
