@@ -57,7 +57,8 @@ pub struct Config {
     /// moved to a fresh one at about 80 % of this.
     #[serde(with = "humantime_serde")]
     pub token_lifetime: Duration,
-    /// Sessions that this node holds at most. Default 50,000. Devices beyond it wait until another session ends.
+    /// Sessions that this node holds at most. Default 50,000. A device beyond it gets the place of the session that has
+    /// been idle for longest, or waits until one is idle.
     pub max_sessions: NonZeroUsize,
     /// Host names by which devices call this gateway: a device whose key is held may sign its tokens for one of them. Not
     /// read from a file: whoever composes the gateway knows them from its listeners.

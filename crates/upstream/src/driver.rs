@@ -69,14 +69,15 @@ use crate::{
     credentials::SessionCredential,
     leases::HeldLease,
     node::{Node, now, unlisted_device, wall_now},
+    place::Place,
 };
 
 /// Holds the session of one device for as long as it is wanted.
-pub(crate) async fn drive(node: Arc<Node>, identity: Identity) {
+pub(crate) async fn drive(node: Arc<Node>, identity: Identity, place: Arc<Place>) {
     let Some(lease) = acquire(&node, &identity).await else {
         return;
     };
-    let opened = Box::pin(Driver::open(Arc::clone(&node), identity, lease)).await;
+    let opened = Box::pin(Driver::open(Arc::clone(&node), identity, place, lease)).await;
     let mut driver = match opened {
         Ok(driver) => driver,
         Err(error) => return pause(&node, &error).await,
@@ -116,6 +117,7 @@ async fn pause(node: &Node, error: &StoreError) {
 struct Driver {
     node: Arc<Node>,
     identity: Identity,
+    place: Arc<Place>,
     record: DeviceRecord,
     /// Cancelled when the node stops, or another node has taken the device.
     ended: CancellationToken,
@@ -123,9 +125,9 @@ struct Driver {
     lanes: Lanes,
     needs: Box<dyn NeedsWatch>,
     credential: SessionCredential,
+    token_ends: TokenEnds,
     session: Session,
     link: Link,
-    token_ends: TokenEnds,
     alarm: Alarm,
 
     in_flight: InFlight,
@@ -152,8 +154,6 @@ struct Driver {
     look_at: Instant,
 }
 
-/// Whether it makes sense to wait for a connection.
-#[derive(Clone, Copy, PartialEq, Eq)]
 /// When tokens end.
 struct TokenEnds {
     /// The one for the connection that is being made, or was made last.
@@ -162,6 +162,8 @@ struct TokenEnds {
     in_use: Instant,
 }
 
+/// Whether it makes sense to wait for a connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Outlook {
     /// There is one, or it is being made, or the last attempt did not fail.
     Good,
@@ -177,7 +179,7 @@ enum Phase {
     Open,
     /// Messages were held for too long: the connection ends, so that the hub takes them back.
     GivingBack,
-    /// The session ends, for nobody needs it.
+    /// The session ends, for nobody needs it, or another device needs its place more.
     Closing,
     /// The session ends, for the node stops.
     Stopping,
@@ -188,6 +190,7 @@ enum Phase {
 /// What the driver waits for.
 enum Happened {
     Stop,
+    PlaceAskedFor,
     Link(LinkEvent),
     Needs,
     FreshToken,
@@ -200,6 +203,7 @@ impl Driver {
     async fn open(
         node: Arc<Node>,
         identity: Identity,
+        place: Arc<Place>,
         lease: HeldLease,
     ) -> Result<Box<Self>, StoreError> {
         let record = node.store.registry.device(&identity).await?;
@@ -221,14 +225,15 @@ impl Driver {
             current_needs: needs.current(),
             report: Report::new(Arc::clone(&node)),
             credential: node.credentials.for_session(&identity, now),
-            node,
-            identity,
-            record,
-            ended,
             token_ends: TokenEnds {
                 shown: now,
                 in_use: now,
             },
+            node,
+            identity,
+            place,
+            record,
+            ended,
             desk,
             lanes,
             needs,
@@ -276,6 +281,7 @@ impl Driver {
             held,
             alarm,
             ended,
+            place,
             phase,
             ..
         } = self;
@@ -284,6 +290,7 @@ impl Driver {
             event = poll_fn(|cx| link.poll(cx, |bytes| session.handle_input(bytes, now()))) => {
                 Happened::Link(event)
             }
+            () = place.asked_for() => Happened::PlaceAskedFor,
             () = needs.changed() => Happened::Needs,
             () = credential.freshened() => Happened::FreshToken,
             () = lanes.ready(), if may_take => Happened::Outbox,
@@ -296,6 +303,7 @@ impl Driver {
         match happened {
             Happened::Stop if !self.node.stop.is_cancelled() => return Err(StoreError::Stale),
             Happened::Stop => self.stop(now()),
+            Happened::PlaceAskedFor => self.make_room(now()),
             Happened::Link(event) => self.on_link(event).await?,
             Happened::Needs => {
                 self.current_needs = self.needs.current();
@@ -321,6 +329,7 @@ impl Driver {
             Happened::Time => self.on_time().await?,
         }
         self.on_changed_wishes();
+        self.place.set_idle_since(self.idle_since());
         self.drain().await
     }
 
@@ -442,7 +451,7 @@ mod tests {
     /// The goal is 16 KiB for an idle session, of which TLS takes 12.
     #[test]
     fn an_idle_session_is_small() {
-        fn size_of_future<A, B, F>(_: fn(A, B) -> F) -> usize {
+        fn size_of_future<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
             size_of::<F>()
         }
         let size = size_of_future(drive) + size_of::<Driver>();

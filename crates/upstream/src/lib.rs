@@ -35,6 +35,7 @@ mod manager;
 pub mod metrics;
 mod node;
 mod pace;
+mod place;
 mod probe;
 mod tokens;
 

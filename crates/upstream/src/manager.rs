@@ -1,10 +1,16 @@
 //! Which sessions this node holds.
 //!
 //! A device that is wanted and has no session gets one: a task that lives until the session has ended. Never two for one
-//! device, never more than the configuration allows; what exceeds that waits in the store, which is asked for the next device
-//! only when there is room.
+//! device, never more than the configuration allows. When all places are taken, the first device that waits gets that of the
+//! session that has been idle for longest; the others wait in the store, which is not asked for the next one meanwhile.
 
-use std::{collections::HashSet, num::NonZeroUsize, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    num::NonZeroUsize,
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use iothub::Identity;
 use store::StoreError;
@@ -15,6 +21,7 @@ use tracing::Instrument as _;
 use crate::{
     driver::drive,
     node::{Node, now},
+    place::Place,
 };
 
 /// Holds sessions until the node stops and all of them have ended.
@@ -37,7 +44,10 @@ pub(crate) async fn run(node: Arc<Node>, max_sessions: NonZeroUsize, pinned: Vec
         max_sessions: max_sessions.get(),
         pinned: pinned.iter().cloned().collect(),
         wanted_again: HashSet::new(),
+        waiting: VecDeque::new(),
         sessions: JoinMap::new(),
+        places: HashMap::new(),
+        has_warned: false,
         node: Arc::clone(&node),
     }
     .run(pinned)
@@ -52,8 +62,13 @@ struct Manager {
     max_sessions: usize,
     pinned: HashSet<Identity>,
     sessions: JoinMap<Identity, ()>,
+    places: HashMap<Identity, Arc<Place>>,
     /// Devices that became wanted while the task of their last session was about to end.
     wanted_again: HashSet<Identity>,
+    /// Devices for which there is no place: one that the store has named, and those whose session has just ended.
+    waiting: VecDeque<Identity>,
+    /// Whether it has been said that there are too few places.
+    has_warned: bool,
 }
 
 impl Manager {
@@ -67,17 +82,22 @@ impl Manager {
         loop {
             select! {
                 () = node.stop.cancelled() => break,
-                identity = &mut wanted, if self.sessions.len() < self.max_sessions => {
+                identity = &mut wanted, if self.waiting.is_empty() => {
                     wanted.set(next_wanted(&node));
-                    self.start(identity);
+                    self.admit(identity);
+                }
+                () = tokio::time::sleep(LOOK_FOR_IDLE), if !self.waiting.is_empty() => {
+                    self.make_room();
                 }
                 Some((identity, result)) = self.sessions.join_next() => {
                     if result.is_err() {
                         tracing::error!(device = %identity, "the session's task has failed");
                     }
+                    self.places.remove(&identity);
                     if self.wanted_again.remove(&identity) || self.pinned.contains(&identity) {
-                        self.start(identity);
+                        self.waiting.push_back(identity);
                     }
+                    self.admit_waiting();
                 }
             }
         }
@@ -88,13 +108,53 @@ impl Manager {
         }
     }
 
-    fn start(&mut self, identity: Identity) {
+    /// A device is wanted.
+    fn admit(&mut self, identity: Identity) {
         if self.sessions.contains_key(&identity) {
             self.wanted_again.insert(identity);
             return;
         }
+        self.waiting.push_back(identity);
+        self.admit_waiting();
+    }
+
+    fn admit_waiting(&mut self) {
+        while self.sessions.len() < self.max_sessions {
+            let Some(identity) = self.waiting.pop_front() else {
+                return;
+            };
+            self.start(identity);
+        }
+        self.make_room();
+    }
+
+    /// Asks the session that has been idle for longest for its place, if a device waits for one. Until it has ended it
+    /// stays the one that is asked.
+    fn make_room(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        if !self.has_warned {
+            self.has_warned = true;
+            let limit = self.max_sessions;
+            tracing::warn!(
+                limit,
+                "as many sessions as this node may hold; devices wait"
+            );
+        }
+        let places = self.places.values();
+        let idle = places.filter_map(|place| Some((place.idle_since()?, place)));
+        if let Some((_, place)) = idle.min_by_key(|(since, _)| *since) {
+            place.ask_for();
+        }
+    }
+
+    /// Starts the session of a device that has none.
+    fn start(&mut self, identity: Identity) {
+        let place = Arc::new(Place::default());
+        self.places.insert(identity.clone(), Arc::clone(&place));
         let span = tracing::info_span!("session", device = %identity);
-        let session = drive(Arc::clone(&self.node), identity.clone()).instrument(span);
+        let session = drive(Arc::clone(&self.node), identity.clone(), place).instrument(span);
         self.sessions.spawn(identity, session);
     }
 }
@@ -112,6 +172,9 @@ async fn next_wanted(node: &Node) -> Identity {
 
 /// How often devices' tokens that nobody needs any more are looked for.
 const TIDY: Duration = Duration::from_secs(15);
+
+/// How often a session that has become idle is looked for while a device waits for its place.
+const LOOK_FOR_IDLE: Duration = Duration::from_millis(250);
 
 /// Wait before the store is asked again that failed to answer.
 const RETRY: Duration = Duration::from_millis(500);

@@ -14,6 +14,8 @@ pub const CONNECTS: &str = "tombolo_connects_total";
 pub const CONNECT_SECONDS: &str = "tombolo_connect_seconds";
 /// Connections that ended, by `reason`.
 pub const DISCONNECTS: &str = "tombolo_disconnects_total";
+/// Sessions that ended because another device waited and the node held as many as it may.
+pub const SESSIONS_DISPLACED: &str = "tombolo_sessions_displaced_total";
 /// Outbox entries that are done, by `lane` and `outcome`: `done`, `failed`.
 pub const OUTBOX_SETTLED: &str = "tombolo_outbox_settled_total";
 /// Time that an entry waited in the outbox, by `lane`.
@@ -35,6 +37,7 @@ pub(crate) struct Meters {
     pub(crate) refused: Counter,
     pub(crate) failed: Counter,
     pub(crate) connect_seconds: Histogram,
+    pub(crate) displaced: Counter,
     pub(crate) messages_received: Counter,
     pub(crate) messages_unreadable: Counter,
     pub(crate) methods_offered: Counter,
@@ -62,6 +65,7 @@ impl Meters {
             refused: counter!(CONNECTS, "outcome" => "refused"),
             failed: counter!(CONNECTS, "outcome" => "failed"),
             connect_seconds: histogram!(CONNECT_SECONDS),
+            displaced: counter!(SESSIONS_DISPLACED),
             messages_received: counter!(MESSAGES_RECEIVED),
             messages_unreadable: counter!(MESSAGES_UNREADABLE),
             methods_offered: received("offered"),
@@ -121,6 +125,10 @@ fn describe() {
         "Time for name, TCP and TLS of a connection to a hub"
     );
     describe_counter!(DISCONNECTS, "Connections to a hub that ended, by reason");
+    describe_counter!(
+        SESSIONS_DISPLACED,
+        "Idle sessions that ended in favour of a device that waited for a place"
+    );
     describe_counter!(
         OUTBOX_SETTLED,
         "Outbox entries that are done, by lane and outcome"

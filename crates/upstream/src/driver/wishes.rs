@@ -75,6 +75,27 @@ impl Driver {
         self.session.close(now);
     }
 
+    /// Another device waits for a place: ends the session if nobody needs it.
+    pub(super) fn make_room(&mut self, now: Instant) {
+        self.current_needs = self.needs.current();
+        if self.phase == Phase::Open && self.idle_since().is_some() {
+            self.node.meters.displaced.increment(1);
+            self.close(now);
+        }
+    }
+
+    /// Since when nobody has needed the session, if nobody does.
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        if self.record.is_pinned || self.in_flight.has_entries() || !self.calls.is_empty() {
+            return None;
+        }
+        match self.current_needs.session {
+            Need::Now => None,
+            Need::Until(end) => Some(end.max(self.last_work)),
+            Need::Never => Some(self.last_work),
+        }
+    }
+
     /// Ends the session in the time that the node has left, also one that has begun to end.
     pub(super) fn stop(&mut self, now: Instant) {
         let stop_by = self.node.stop_by.get();

@@ -107,6 +107,51 @@ async fn a_session_ends_when_nobody_has_needed_it_and_begins_again() {
     rig.until(SessionState::Connected).await;
 }
 
+/// Room for one session, and two devices.
+async fn narrow() -> (Rig, iothub::Identity) {
+    let rig = Rig::with(|config| {
+        config.max_sessions = std::num::NonZeroUsize::MIN;
+        let mut other = config.devices[0].clone();
+        other.id = "dev2".parse().unwrap();
+        config.devices.push(other);
+    })
+    .await;
+    let hub = "hub.example".parse().unwrap();
+    (rig, iothub::Identity::device(hub, "dev2".parse().unwrap()))
+}
+
+#[tokio::test]
+async fn an_idle_session_makes_room_for_a_device_that_waits() {
+    let (rig, other) = narrow().await;
+    let demand = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept_for(demand).await;
+    connection
+        .serve_until(rig.until(SessionState::Settled))
+        .await;
+    let needs = store::Needs::default();
+    let _other = rig.store.signals.demand(&other, needs).await.unwrap();
+    let (packets, (_, connect)) = tokio::join!(connection.until_end(), rig.hub.connect());
+    assert_eq!(packets.last(), Some(&Packet::Disconnect));
+    assert_eq!(connect.client_id, "dev2");
+}
+
+#[tokio::test]
+async fn a_session_that_is_needed_keeps_its_place_and_no_longer() {
+    let (rig, other) = narrow().await;
+    let demand = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    let needs = store::Needs::default();
+    let _other = rig.store.signals.demand(&other, needs).await.unwrap();
+    connection
+        .serve_until(rig.until(SessionState::Settled))
+        .await;
+    assert!(!rig.hub.has_visitor().await);
+
+    drop(demand);
+    let (_, (_, connect)) = tokio::join!(connection.until_end(), rig.hub.connect());
+    assert_eq!(connect.client_id, "dev2");
+}
+
 #[tokio::test]
 async fn a_pinned_session_needs_nobody() {
     let rig = Rig::with(|config| {
