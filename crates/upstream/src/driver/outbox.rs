@@ -173,4 +173,8 @@ impl Driver {
 
 /// How long the outbox is left alone when all that it has is for lanes without room. An acknowledgement ends it
 /// earlier; an entry for another lane waits so long at most.
+///
+/// The store lets a lane rest whose room was filled with its entries. This is for room that went otherwise, of which the
+/// store does not know: to the gateway's own reads and answers, and to entries that failed at their deadline while the
+/// hub has still not acknowledged them.
 const PAUSE_FOR_ROOM: Duration = Duration::from_millis(10);
