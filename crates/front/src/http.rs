@@ -52,8 +52,8 @@ use std::{
 use api::{Code, Operation, Stage};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderName, HeaderValue, Request, header, request::Parts};
-use hyper::body::Incoming;
+use http::{HeaderName, HeaderValue, Request, Version, header, request::Parts};
+use hyper::body::{Body as _, Incoming};
 use iothub::{ErrorCode, Timestamp};
 use store::Registry;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -302,11 +302,16 @@ impl Application for Gateway {
             let start = Instant::now();
             gateway.metrics.requests_in_flight.increment(1.0);
             let _in_flight = Defer(|| gateway.metrics.requests_in_flight.decrement(1.0));
+            let may_leave_body = may_leave_body(&request);
             let mut operation = None;
             let responded = AssertUnwindSafe(gateway.respond(request, source, &mut operation))
                 .catch_unwind()
                 .await;
-            let answer = finish(responded, id, &gateway.metrics);
+            let mut answer = finish(responded, id, &gateway.metrics);
+            if may_leave_body && !answer.status().is_success() {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
             gateway
                 .metrics
                 .answered(operation, answer.status(), start.elapsed().as_secs_f64());
@@ -336,6 +341,14 @@ fn finish(
     with_common_headers(refusal.into_answer(id, now()), id)
 }
 
+/// Whether a refusal may come before the body is read, so that an HTTP/1.1 connection ends with it. A client that is not
+/// told so sends its next request into a connection that closes. What is left of a small body is read and forgotten by
+/// hyper; HTTP/2 ends the stream alone, and says so itself.
+fn may_leave_body(request: &Request<Incoming>) -> bool {
+    let is_large = |length| length > BODY_READ_AND_FORGOTTEN;
+    request.version() <= Version::HTTP_11 && request.body().size_hint().upper().is_none_or(is_large)
+}
+
 fn with_common_headers(mut answer: Answer, id: RequestId) -> Answer {
     let headers = answer.headers_mut();
     let id =
@@ -361,3 +374,6 @@ impl<F: FnMut()> Drop for Defer<F> {
         (self.0)();
     }
 }
+
+/// Bytes of a body that come with its head or right behind it.
+const BODY_READ_AND_FORGOTTEN: u64 = 4 * 1024;

@@ -130,6 +130,8 @@ async fn a_large_body_without_a_credential_is_refused_before_it_is_read() {
     let read = stream.read(&mut answer).await.unwrap();
     let answer = String::from_utf8_lossy(&answer[..read]);
     assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    // The connection ends with it; a client that is not told so would use it again.
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
 
     let head = format!(
         "{}Authorization: Bearer {TOKEN}\r\n\r\n",
@@ -139,6 +141,7 @@ async fn a_large_body_without_a_credential_is_refused_before_it_is_read() {
     stream.write_all(head.as_bytes()).await.unwrap();
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert!(answer.contains("connection: close\r\n"), "{answer}");
 }
 
 #[tokio::test]
