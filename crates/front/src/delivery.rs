@@ -1,8 +1,9 @@
 //! Who is waiting for what the hub sends.
 //!
 //! A request that reads says what it needs for as long as it lives, looks, and looks again whenever something may have
-//! changed, until it has what it wants or its time is over. "Nothing waiting" is said of a settled session only: until
-//! then an empty answer is [partial](Completeness::Partial), and a session that cannot be had is an error.
+//! changed, until it has what it wants or its time is over. "Nothing waiting" is said of a settled session only, and
+//! where methods are wanted, of one that offers them: until then an empty answer is
+//! [partial](Completeness::Partial), and a session that cannot be had is an error.
 
 mod long_poll;
 
@@ -81,14 +82,19 @@ impl Delivery {
         lock: Duration,
         wait: Option<Duration>,
     ) -> Result<Found<Option<DeliveryLease>>, Error> {
-        let mut poll = self.poll(identity, Needs::default(), wait).await?;
+        let needs = Needs::default();
+        let mut poll = self.poll(identity, needs, wait).await?;
         loop {
             let status = self.store.signals.status(identity).await?;
+            let completeness = completeness(&status, needs);
             if let Some(lease) = self.store.inbox.receive(identity, lock).await? {
-                return Ok(Found::some(Some(lease), &status));
+                return Ok(Found {
+                    found: Some(lease),
+                    completeness,
+                });
             }
-            if !poll.again(&status).await {
-                return Found::nothing(None, &status);
+            if !poll.again(&status, completeness).await {
+                return Found::nothing(None, &status, completeness);
             }
         }
     }
@@ -106,12 +112,16 @@ impl Delivery {
         let mut poll = self.poll(identity, needs, wait).await?;
         loop {
             let status = self.store.signals.status(identity).await?;
+            let completeness = completeness(&status, needs);
             let methods = methods_of(self.store.inbox.read(identity).await?);
             if !methods.is_empty() {
-                return Ok(Found::some(methods, &status));
+                return Ok(Found {
+                    found: methods,
+                    completeness,
+                });
             }
-            if !poll.again(&status).await {
-                return Found::nothing(methods, &status);
+            if !poll.again(&status, completeness).await {
+                return Found::nothing(methods, &status, completeness);
             }
         }
     }
@@ -134,6 +144,11 @@ impl Delivery {
             let desired = view.desired.as_ref();
             let is_known = wanted.desired.is_none()
                 || desired.is_some_and(|desired| is_fresh(desired, &status));
+            let completeness = if is_known {
+                completeness(&status, needs)
+            } else {
+                Completeness::Partial
+            };
             view.desired = view.desired.filter(|desired| {
                 let has = wanted.desired;
                 has.is_some_and(|has| is_known && !has(desired.section.version))
@@ -143,19 +158,13 @@ impl Delivery {
                 InboxEntry::Method(_) => wanted.methods,
             });
             if !view.entries.is_empty() || view.desired.is_some() {
-                return Ok(Found::some(view, &status));
+                return Ok(Found {
+                    found: view,
+                    completeness,
+                });
             }
-            let again = if is_known {
-                poll.again(&status).await
-            } else {
-                poll.again_until_known().await
-            };
-            if !again {
-                let mut found = Found::nothing(view, &status)?;
-                if !is_known {
-                    found.completeness = Completeness::Partial;
-                }
-                return Ok(found);
+            if !poll.again(&status, completeness).await {
+                return Found::nothing(view, &status, completeness);
             }
         }
     }
@@ -188,7 +197,7 @@ impl Delivery {
                 poll.again_while_waiting().await
             } else if has_been_known {
                 // The session was lost during the wait, and may be had again before it is over.
-                poll.again(&status).await
+                poll.again(&status, Completeness::Partial).await
             } else {
                 poll.again_until_known().await
             };
@@ -237,28 +246,26 @@ impl Delivery {
 }
 
 impl<T> Found<T> {
-    fn some(found: T, status: &Status) -> Self {
-        Self {
-            found,
-            completeness: completeness(status),
-        }
-    }
-
     /// Nothing was found, which is a fact only if the session could be had.
-    fn nothing(found: T, status: &Status) -> Result<Self, Error> {
+    fn nothing(found: T, status: &Status, completeness: Completeness) -> Result<Self, Error> {
         match status.state {
             SessionState::Refused => Err(Failure::CredentialRefused.into()),
             SessionState::Unreachable => Err(Failure::HubUnavailable.into()),
             SessionState::Closed
             | SessionState::Connecting
             | SessionState::Connected
-            | SessionState::Settled => Ok(Self::some(found, status)),
+            | SessionState::Settled => Ok(Self {
+                found,
+                completeness,
+            }),
         }
     }
 }
 
-fn completeness(status: &Status) -> Completeness {
-    if status.state == SessionState::Settled {
+/// Whether the inbox shows all that the hub has for a request with these needs.
+fn completeness(status: &Status, needs: Needs) -> Completeness {
+    let is_offered = status.offers_methods || !needs.methods;
+    if status.state == SessionState::Settled && is_offered {
         Completeness::Complete
     } else {
         Completeness::Partial

@@ -6,6 +6,8 @@ use store::{Demand, SessionState, Status, Watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use super::Completeness;
+
 /// A request that looks, waits for a change, and looks again.
 ///
 /// It has two times. Until the *hub time* it waits for a session that can tell what there is. Until the *poll time*,
@@ -39,13 +41,22 @@ impl<'a> LongPoll<'a> {
         }
     }
 
-    /// Nothing was found while the session was in this state: waits for a change, and says whether to look again.
-    pub(super) async fn again(&mut self, status: &Status) -> bool {
-        match status.state {
-            SessionState::Settled => self.again_while_waiting().await,
+    /// Nothing was found while the session was in this state, and that is all there is or not: waits for a change, and
+    /// says whether to look again.
+    pub(super) async fn again(&mut self, status: &Status, completeness: Completeness) -> bool {
+        match (completeness, status.state) {
+            (Completeness::Complete, _) => self.again_while_waiting().await,
             // It will hardly be had in time. What is wrong is worth more to the device than a long silence.
-            SessionState::Refused | SessionState::Unreachable => self.again_until_known().await,
-            SessionState::Closed | SessionState::Connecting | SessionState::Connected => {
+            (Completeness::Partial, SessionState::Refused | SessionState::Unreachable) => {
+                self.again_until_known().await
+            }
+            (
+                Completeness::Partial,
+                SessionState::Closed
+                | SessionState::Connecting
+                | SessionState::Connected
+                | SessionState::Settled,
+            ) => {
                 self.changed_before(self.poll_time.unwrap_or(self.hub_time))
                     .await
             }

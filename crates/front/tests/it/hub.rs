@@ -55,12 +55,19 @@ impl Hub {
         }
     }
 
+    /// The session is in this state. A settled one offers methods.
     pub(crate) async fn is(&self, state: SessionState) {
+        self.is_offering(state, state == SessionState::Settled)
+            .await;
+    }
+
+    /// The session is in this state, and offers methods or does not.
+    pub(crate) async fn is_offering(&self, state: SessionState, offers_methods: bool) {
         let status = Status {
             state,
             connection: matches!(state, SessionState::Connected | SessionState::Settled)
                 .then_some(self.connection),
-            offers_methods: false,
+            offers_methods,
             since: Some(now()),
             last_error: None,
         };

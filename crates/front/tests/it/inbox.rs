@@ -155,6 +155,24 @@ async fn an_empty_inbox_is_partial_until_the_session_is_settled() {
 }
 
 #[tokio::test]
+async fn what_is_shown_before_the_desired_properties_are_known_is_not_all() {
+    let mut rig = Rig::with(|config| config.waits.hub = Duration::from_millis(300)).await;
+    rig.hub.is(SessionState::Settled).await;
+    let request = rig
+        .request(Method::GET, INBOX)
+        .header("if-none-match", "\"7\"");
+    let again = request.try_clone().unwrap();
+    let response = send(request).await;
+    assert_status(&response, StatusCode::NO_CONTENT);
+    assert_eq!(response.headers()["tombolo-inbox"], "partial");
+    rig.hub.sends(message("early")).await;
+    let response = send(again).await;
+    assert_eq!(response.headers()["tombolo-inbox"], "partial");
+    let body: Value = response.json().await.unwrap();
+    assert_eq!(body["complete"], false);
+}
+
+#[tokio::test]
 async fn a_request_waits_for_the_session_to_settle() {
     let mut rig = Rig::start().await;
     rig.hub.is(SessionState::Connecting).await;

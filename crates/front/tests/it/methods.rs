@@ -1,12 +1,14 @@
 //! Direct methods: shown while they can be answered, answered once.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use store::{Failure, SessionState, Work};
+use store::{
+    Failure, Scope, Scopes, SessionState, TokenHash, TokenId, TokenOrigin, TokenRecord, Work,
+};
 
-use crate::rig::{PATIENCE, Rig, assert_status, problem, send, waiting};
+use crate::rig::{PATIENCE, Rig, assert_status, identity, problem, send, waiting};
 
 const METHODS: &str = "/devices/dev1/methods";
 
@@ -215,4 +217,74 @@ async fn nothing_waiting_is_said_of_a_settled_session_only() {
         "hub_refused",
     )
     .await;
+}
+
+#[tokio::test]
+async fn nothing_waiting_is_said_only_while_methods_are_offered() {
+    let rig = Rig::with(|config| config.waits.hub = Duration::from_millis(300)).await;
+    rig.hub.is_offering(SessionState::Settled, false).await;
+    for (path, wait, is_partial) in [
+        (METHODS, None, true),
+        (METHODS, Some("wait=1"), true),
+        ("/devices/dev1/inbox", None, true),
+        ("/devices/dev1/inbox", Some("wait=1"), true),
+        // It carries no methods.
+        ("/devices/dev1/messages/devicebound", None, false),
+    ] {
+        let mut request = rig.request(Method::GET, path);
+        if let Some(wait) = wait {
+            request = request.header("prefer", wait);
+        }
+        let response = send(request).await;
+        assert_status(&response, StatusCode::NO_CONTENT);
+        let headers = response.headers();
+        assert_eq!(
+            headers.contains_key("tombolo-inbox"),
+            is_partial,
+            "{path} {wait:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_request_waits_until_methods_are_offered() {
+    for path in [METHODS, "/devices/dev1/inbox"] {
+        let mut rig = Rig::start().await;
+        rig.hub.is_offering(SessionState::Settled, false).await;
+        let poll = waiting(rig.request(Method::GET, path));
+        rig.hub.until_needed(|needs| needs.methods, true).await;
+        assert!(!poll.is_finished());
+        rig.hub.is_offering(SessionState::Settled, true).await;
+        let response = poll.result().await;
+        assert_status(&response, StatusCode::NO_CONTENT);
+        assert!(!response.headers().contains_key("tombolo-inbox"));
+
+        // One that waited in the hub comes before they are said to be offered.
+        rig.hub.is_offering(SessionState::Settled, false).await;
+        let poll = waiting(rig.request(Method::GET, path));
+        rig.hub.until_needed(|needs| needs.methods, true).await;
+        rig.hub.invokes("waited", "", PATIENCE).await;
+        let text = poll.result().await.text().await.unwrap();
+        assert!(text.contains("waited"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_scope_for_methods_does_not_wait_for_them() {
+    let rig = Rig::start().await;
+    rig.hub.is_offering(SessionState::Settled, false).await;
+    let record = TokenRecord {
+        id: TokenId("messages".to_owned()),
+        identity: identity("dev1"),
+        hash: TokenHash::of("tmb_messages"),
+        created_at: SystemTime::now().into(),
+        expires_at: None,
+        scopes: Scopes::from_iter([Scope::Messages]),
+        origin: TokenOrigin::Operator,
+    };
+    rig.store.registry.put_token(record).await.unwrap();
+    let request = rig.anonymous(Method::GET, "/devices/dev1/inbox");
+    let response = send(request.bearer_auth("tmb_messages")).await;
+    assert_status(&response, StatusCode::NO_CONTENT);
+    assert!(!response.headers().contains_key("tombolo-inbox"));
 }
