@@ -22,14 +22,15 @@ use store::{
     Settlement, Store, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket,
     TicketLost, Work,
 };
-use tokio::time::timeout_at;
-use tokio_util::task::TaskTracker;
+use tokio::time::sleep_until;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The verbs.
 pub(crate) struct Devices {
     store: Store,
     ids: SubmissionIds,
     tasks: TaskTracker,
+    last_call: CancellationToken,
 }
 
 /// Where a settlement stands.
@@ -90,6 +91,9 @@ pub(crate) enum Error {
     /// What became of the request is not known.
     #[error(transparent)]
     Lost(#[from] TicketLost),
+    /// The gateway stops, and the hub has not answered.
+    #[error("the gateway stopped before the hub had answered")]
+    Unfinished,
     /// A defect ended it in the middle.
     #[error("the gateway failed")]
     Panicked,
@@ -113,7 +117,7 @@ impl Error {
             | Self::MessageIdTooLong(_)
             | Self::Method(_)
             | Self::AnswerLost(_) => true,
-            Self::AnswerUncertain(_) | Self::Panicked => false,
+            Self::AnswerUncertain(_) | Self::Unfinished | Self::Panicked => false,
             Self::Submit(error) => match error {
                 SubmitError::DeviceFull { .. } | SubmitError::Full => true,
                 SubmitError::Store(error) => *error != StoreError::UnknownOutcome,
@@ -134,11 +138,17 @@ impl Error {
 }
 
 impl Devices {
-    pub(crate) fn new(store: Store, tasks: TaskTracker) -> Result<Self, getrandom::Error> {
+    /// After the last call no outcome is waited for.
+    pub(crate) fn new(
+        store: Store,
+        tasks: TaskTracker,
+        last_call: CancellationToken,
+    ) -> Result<Self, getrandom::Error> {
         Ok(Self {
             store,
             ids: SubmissionIds::new()?,
             tasks,
+            last_call,
         })
     }
 
@@ -161,7 +171,7 @@ impl Devices {
 
     /// Sends many telemetry messages in their order; returns when it is known of each what became of it, in the same
     /// order. A message that cannot be sent does not stop those behind it; one for which there is no room does, for
-    /// they would overtake it when it is sent again.
+    /// they would overtake it when it is sent again. After the last call none is sent.
     pub(crate) async fn send_telemetries(
         &self,
         identity: &Identity,
@@ -180,7 +190,7 @@ impl Devices {
             if under_way.len() == WINDOW
                 && let Some((oldest, ticket)) = under_way.pop_front()
             {
-                results[oldest] = acknowledged(ticket, deadline).await;
+                results[oldest] = self.acknowledged(ticket, deadline).await;
             }
             let submission = Submission {
                 id: self.ids.next(),
@@ -188,6 +198,10 @@ impl Devices {
                 work: Work::Telemetry(telemetry),
                 survival: Survival::Ephemeral { deadline },
             };
+            if self.last_call.is_cancelled() {
+                results[place] = Err(Error::Stopping);
+                continue;
+            }
             while stopped.is_none() {
                 match self.submit(&submission).await {
                     Ok(ticket) => {
@@ -198,7 +212,7 @@ impl Devices {
                     Err(SubmitError::DeviceFull { .. })
                         if let Some((oldest, ticket)) = under_way.pop_front() =>
                     {
-                        results[oldest] = acknowledged(ticket, deadline).await;
+                        results[oldest] = self.acknowledged(ticket, deadline).await;
                     }
                     Err(error) => stopped = Some(error),
                 }
@@ -208,7 +222,7 @@ impl Devices {
             }
         }
         for (place, ticket) in under_way {
-            results[place] = acknowledged(ticket, deadline).await;
+            results[place] = self.acknowledged(ticket, deadline).await;
         }
         Ok(results)
     }
@@ -302,7 +316,7 @@ impl Devices {
             .await
             .map_err(Error::Settle)?;
         let _demand = self.demand_for_settlement(identity).await;
-        conclusion(ticket, deadline).await
+        self.conclusion(ticket, deadline).await
     }
 
     /// Settles many messages, each for itself, within one wait. The results have the order of the settlements.
@@ -326,7 +340,7 @@ impl Devices {
         let mut results = Vec::with_capacity(tickets.len());
         for ticket in tickets {
             results.push(match ticket {
-                Ok(ticket) => conclusion(ticket, deadline).await,
+                Ok(ticket) => self.conclusion(ticket, deadline).await,
                 Err(error) => Err(Error::Settle(error)),
             });
         }
@@ -347,7 +361,8 @@ impl Devices {
             work,
             survival: Survival::Ephemeral { deadline },
         };
-        outcome(self.submit(&submission).await?, deadline).await
+        let ticket = self.submit(&submission).await?;
+        self.outcome(ticket, deadline).await
     }
 
     /// The hub is told of a settlement on the connection that the message came on: it must not be closed for want of
@@ -385,34 +400,42 @@ impl Devices {
         }
         self.store.outbox.submit(submission.clone()).await
     }
-}
 
-/// Waits for the outcome of an entry.
-async fn outcome(ticket: Ticket<Outcome>, deadline: Instant) -> Result<Done, Error> {
-    // The session gives the entry up at the deadline and knows best why, so it gets a moment to say so.
-    match timeout_at((deadline + SLACK).into(), ticket).await {
-        Ok(outcome) => Ok(outcome??),
-        Err(_) => Err(Failure::HubTimeout.into()),
+    /// Waits for the outcome of an entry.
+    async fn outcome(&self, ticket: Ticket<Outcome>, deadline: Instant) -> Result<Done, Error> {
+        // The session gives the entry up at the deadline and knows best why, so it gets a moment to say so.
+        Ok(self.wait(ticket, deadline + SLACK).await??)
     }
-}
 
-/// Waits for the hub's acknowledgement of a message.
-async fn acknowledged(ticket: Ticket<Outcome>, deadline: Instant) -> Result<(), Error> {
-    match outcome(ticket, deadline).await? {
-        Done::Acknowledged => Ok(()),
-        Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
+    /// Waits for the hub's acknowledgement of a message.
+    async fn acknowledged(&self, ticket: Ticket<Outcome>, deadline: Instant) -> Result<(), Error> {
+        match self.outcome(ticket, deadline).await? {
+            Done::Acknowledged => Ok(()),
+            Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
+        }
     }
-}
 
-/// Waits until it is known what became of a settlement.
-async fn conclusion(ticket: Ticket<Conclusion>, deadline: Instant) -> Result<Settled, Error> {
-    match timeout_at(deadline.into(), ticket).await {
-        Err(_) => Err(Failure::HubTimeout.into()),
-        Ok(conclusion) => match conclusion? {
+    /// Waits until it is known what became of a settlement.
+    async fn conclusion(
+        &self,
+        ticket: Ticket<Conclusion>,
+        deadline: Instant,
+    ) -> Result<Settled, Error> {
+        match self.wait(ticket, deadline).await? {
             Conclusion::Hub => Ok(Settled::Hub),
             Conclusion::Gateway => Ok(Settled::Gateway),
             Conclusion::Lost => Err(Error::Settle(SettleError::Lost)),
-        },
+        }
+    }
+
+    /// Waits for what a ticket brings, until the deadline or the last call.
+    async fn wait<T>(&self, ticket: Ticket<T>, deadline: Instant) -> Result<T, Error> {
+        tokio::select! {
+            biased;
+            brought = ticket => Ok(brought?),
+            () = sleep_until(deadline.into()) => Err(Failure::HubTimeout.into()),
+            () = self.last_call.cancelled() => Err(Error::Unfinished),
+        }
     }
 }
 

@@ -71,6 +71,7 @@ use self::{
     route::{Call, Route},
 };
 use crate::{
+    Stop,
     auth::{self, AuthError, Authenticator, Credential, Failures, Grant, Proof},
     config::{Config, Limits, ServedName, Waits},
     delivery::Delivery,
@@ -104,7 +105,7 @@ impl Gateway {
         parts: &crate::Parts,
         metrics: Arc<Metrics>,
         tasks: TaskTracker,
-        stopping: CancellationToken,
+        stop: &Stop,
     ) -> Result<Self, getrandom::Error> {
         let store = &parts.store;
         Ok(Self {
@@ -119,14 +120,18 @@ impl Gateway {
                 config.names.clone(),
             ),
             failures: Failures::new(config.limits.failed_credentials),
-            devices: Arc::new(Devices::new(store.clone(), tasks)?),
-            delivery: Delivery::new(store.clone(), stopping.clone(), config.waits.hub),
+            devices: Arc::new(Devices::new(store.clone(), tasks, stop.last_call.clone())?),
+            delivery: Delivery::new(store.clone(), stop.stopping.clone(), config.waits.hub),
             tokens: Tokens::new(store.registry.clone(), config.limits.bought_tokens),
             in_flight: InFlight::new(config.limits.requests, config.limits.requests_per_device),
-            bodies: Bodies::new(config.limits.body_bytes_in_all, config.waits.clone()),
+            bodies: Bodies::new(
+                config.limits.body_bytes_in_all,
+                config.waits.clone(),
+                stop.last_call.clone(),
+            ),
             request_ids: RequestIds::new()?,
             metrics,
-            stopping,
+            stopping: stop.stopping.clone(),
             openapi: api::openapi_json().into(),
         })
     }

@@ -6,7 +6,8 @@
 //! to the store and to nothing else. `tokens` makes gateway tokens. What goes wrong on the way becomes an answer in `http/problem`, and only there.
 //!
 //! [`Front::start`] binds the listeners and returns a [`Handle`], which stops them in order: nothing new is accepted,
-//! long-polls end with what is known, writes in flight get their answers, and what is left at the deadline is cut.
+//! handshakes are dropped, long-polls end with what is known, and writes in flight get their answers. A write that the
+//! hub leaves open is answered at the last call: that its outcome is not known. What is left at the deadline is cut.
 //!
 //! The store must keep working until [`Handle::shutdown`] has returned, for requests in flight wait for it.
 
@@ -24,7 +25,11 @@ use iothub::HubName;
 use rustls::ServerConfig;
 use secrecy::{ExposeSecret as _, SecretString};
 use store::Store;
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    time::{Instant, timeout, timeout_at},
+};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -69,8 +74,18 @@ pub struct Handle {
     admin_address: SocketAddr,
     certificate: Arc<Certificate>,
     tasks: TaskTracker,
-    stopping: CancellationToken,
-    cut: CancellationToken,
+    stop: Stop,
+}
+
+/// How far stopping has come.
+#[derive(Clone, Default)]
+pub(crate) struct Stop {
+    /// Cancelled when the front begins to stop.
+    pub(crate) stopping: CancellationToken,
+    /// Cancelled when requests in flight have to be answered with what is known.
+    pub(crate) last_call: CancellationToken,
+    /// Cancelled when whatever is left must go.
+    pub(crate) cut: CancellationToken,
 }
 
 /// Why the front could not start.
@@ -142,24 +157,13 @@ impl Front {
         }
         let (admin_listener, admin_address) = bind(config.admin_listen).await?;
 
-        let (tasks, stopping, cut) = (
-            TaskTracker::new(),
-            CancellationToken::new(),
-            CancellationToken::new(),
-        );
+        let (tasks, stop) = (TaskTracker::new(), Stop::default());
         let metrics = Arc::new(Metrics::new());
-        let gateway = Gateway::new(
-            &config,
-            &parts,
-            metrics.clone(),
-            tasks.clone(),
-            stopping.clone(),
-        )
-        .map_err(StartError::Randomness)?;
+        let gateway = Gateway::new(&config, &parts, metrics.clone(), tasks.clone(), &stop)
+            .map_err(StartError::Randomness)?;
         let gateway = Arc::new(gateway);
         let admin = Arc::new(
-            Admin::new(&config, parts, metrics.clone(), stopping.clone())
-                .map_err(StartError::Randomness)?,
+            Admin::new(&config, parts, metrics.clone(), &stop).map_err(StartError::Randomness)?,
         );
         let shared = |connections| {
             Arc::new(Shared {
@@ -168,8 +172,7 @@ impl Front {
                 metrics: metrics.clone(),
                 connections: Arc::new(Semaphore::new(connections)),
                 tasks: tasks.clone(),
-                stopping: stopping.clone(),
-                cut: cut.clone(),
+                stop: stop.clone(),
             })
         };
 
@@ -198,23 +201,29 @@ impl Front {
             admin_address,
             certificate,
             tasks,
-            stopping,
-            cut,
+            stop,
         })
     }
 }
 
 impl Handle {
     /// Stops in order: nothing new is accepted, long-polls end with what is known, requests in flight get their
-    /// answers. What is left after `deadline` is cut off.
+    /// answers, by the last call (half of `deadline`, 1.5 s at most) that their outcome is not known. What is left after
+    /// `deadline` is cut off.
     ///
     /// # Errors
     ///
     /// Something was cut off.
     pub async fn shutdown(self, deadline: Duration) -> Result<(), CutOff> {
-        self.stopping.cancel();
+        self.stop.stopping.cancel();
         self.tasks.close();
-        if timeout(deadline, self.tasks.wait()).await.is_ok() {
+        let end = Instant::now() + deadline;
+        let last_call = (deadline / 2).min(LAST_CALL);
+        if timeout(last_call, self.tasks.wait()).await.is_ok() {
+            return Ok(());
+        }
+        self.stop.last_call.cancel();
+        if timeout_at(end, self.tasks.wait()).await.is_ok() {
             return Ok(());
         }
         let cut_off = CutOff {
@@ -224,7 +233,7 @@ impl Handle {
             tasks = cut_off.connections,
             "cutting off what did not end in time"
         );
-        self.cut.cancel();
+        self.stop.cut.cancel();
         Err(cut_off)
     }
 
@@ -262,3 +271,6 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartErr
 
 /// Connections that the admin listener takes at once.
 const ADMIN_CONNECTIONS: usize = 64;
+/// How long requests in flight may go on when the front stops. A client that hears nothing for longer cannot tell a
+/// stopping gateway from a lost network.
+const LAST_CALL: Duration = Duration::from_millis(1500);

@@ -40,7 +40,7 @@ use super::{
     tokens,
 };
 use crate::{
-    RenderMetrics,
+    RenderMetrics, Stop,
     auth::{AuthError, Credential},
     config::{Config, Limits, ServedName},
     metrics::Metrics,
@@ -66,7 +66,7 @@ impl Admin {
         config: &Config,
         parts: crate::Parts,
         metrics: Arc<Metrics>,
-        stopping: CancellationToken,
+        stop: &Stop,
     ) -> Result<Self, getrandom::Error> {
         Ok(Self {
             store: parts.store,
@@ -74,10 +74,14 @@ impl Admin {
             token: parts.admin_token,
             render_metrics: parts.render_metrics,
             limits: config.limits.clone(),
-            bodies: Bodies::new(config.limits.body_bytes_in_all, config.waits.clone()),
+            bodies: Bodies::new(
+                config.limits.body_bytes_in_all,
+                config.waits.clone(),
+                stop.last_call.clone(),
+            ),
             request_ids: RequestIds::new()?,
             metrics,
-            stopping,
+            stopping: stop.stopping.clone(),
         })
     }
 

@@ -11,6 +11,7 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout_at},
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{extract::BadRequest, problem::Refusal};
 use crate::config::Waits;
@@ -21,6 +22,7 @@ pub(crate) struct Bodies {
     /// A permit for each byte that has come of a body that has not come as a whole. What is whole belongs to its
     /// request, whose number has a limit of its own.
     room: Semaphore,
+    last_call: CancellationToken,
 }
 
 /// Why a body was not read.
@@ -41,14 +43,18 @@ pub(crate) enum BodyError {
     /// Others take the memory.
     #[error("the gateway is reading as many bytes of bodies as it may")]
     NoRoom,
+    /// It had not come when the gateway had to stop.
+    #[error("the gateway stopped before the whole body had come")]
+    Stopping,
 }
 
 impl Bodies {
-    /// `room`: bytes of all bodies that are being read.
-    pub(crate) fn new(room: usize, waits: Waits) -> Self {
+    /// `room`: bytes of all bodies that are being read. What has not come at the last call is not waited for.
+    pub(crate) fn new(room: usize, waits: Waits, last_call: CancellationToken) -> Self {
         Self {
             waits,
             room: Semaphore::new(room.min(Semaphore::MAX_PERMITS)),
+            last_call,
         }
     }
 
@@ -64,7 +70,11 @@ impl Bodies {
         let mut joined = BytesMut::new();
         while !body.is_end_stream() {
             let length = received.len() + joined.len();
-            let frame = timeout_at(start + self.pace(length), body.frame()).await;
+            let frame = tokio::select! {
+                biased;
+                frame = timeout_at(start + self.pace(length), body.frame()) => frame,
+                () = self.last_call.cancelled() => return Err(BodyError::Stopping),
+            };
             let Some(frame) = frame.map_err(|_| BodyError::TooSlow)? else {
                 break;
             };
@@ -126,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_body_must_keep_a_pace() {
-        let bodies = Bodies::new(usize::MAX, Waits::default());
+        let bodies = Bodies::new(usize::MAX, Waits::default(), CancellationToken::new());
         assert_eq!(bodies.pace(0).as_secs(), 10);
         assert_eq!(bodies.pace(1023).as_secs(), 10);
         assert_eq!(bodies.pace(1024).as_secs(), 11);

@@ -28,12 +28,13 @@ use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
 };
-use tokio_rustls::TlsAcceptor;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use super::pulse::{Pulse, Silence, Watched};
 use crate::{
+    Stop,
     config::{Limits, Waits},
     metrics::{HandshakeFailure, Metrics},
 };
@@ -56,10 +57,7 @@ pub(crate) struct Shared {
     /// A permit for each connection that may be open.
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) tasks: TaskTracker,
-    /// Cancelled when the front begins to stop.
-    pub(crate) stopping: CancellationToken,
-    /// Cancelled when whatever is left must go.
-    pub(crate) cut: CancellationToken,
+    pub(crate) stop: Stop,
 }
 
 /// Accepts connections until the front stops. `tls` is absent on the admin listener.
@@ -72,7 +70,7 @@ pub(crate) async fn accept<A: Application>(
     loop {
         let accepted = tokio::select! {
             biased;
-            () = shared.stopping.cancelled() => return,
+            () = shared.stop.stopping.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         let (socket, peer) = match accepted {
@@ -117,19 +115,41 @@ async fn serve<A: Application>(
     shared.metrics.connections.increment(1.0);
     match tls {
         None => serve_http1(socket, peer.ip(), application, &shared).await,
-        Some(acceptor) => match timeout(shared.waits.handshake, acceptor.accept(socket)).await {
-            Err(_) => shared.metrics.handshake_failed(HandshakeFailure::Timeout),
-            Ok(Err(error)) => {
-                debug!(%peer, %error, "the TLS handshake failed");
-                shared.metrics.handshake_failed(HandshakeFailure::Tls);
-            }
-            Ok(Ok(stream)) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
+        Some(acceptor) => match handshake(acceptor, socket, peer, &shared).await {
+            None => {}
+            Some(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => {
                 serve_http2(stream, peer.ip(), application, &shared).await;
             }
-            Ok(Ok(stream)) => serve_http1(stream, peer.ip(), application, &shared).await,
+            Some(stream) => serve_http1(stream, peer.ip(), application, &shared).await,
         },
     }
     shared.metrics.connections.decrement(1.0);
+}
+
+/// Begins TLS. A client that has not come so far when the front stops has asked for nothing yet.
+async fn handshake(
+    acceptor: TlsAcceptor,
+    socket: TcpStream,
+    peer: SocketAddr,
+    shared: &Shared,
+) -> Option<TlsStream<TcpStream>> {
+    let accepted = tokio::select! {
+        biased;
+        accepted = timeout(shared.waits.handshake, acceptor.accept(socket)) => accepted,
+        () = shared.stop.stopping.cancelled() => return None,
+    };
+    match accepted {
+        Ok(Ok(stream)) => Some(stream),
+        Ok(Err(error)) => {
+            debug!(%peer, %error, "the TLS handshake failed");
+            shared.metrics.handshake_failed(HandshakeFailure::Tls);
+            None
+        }
+        Err(_) => {
+            shared.metrics.handshake_failed(HandshakeFailure::Timeout);
+            None
+        }
+    }
 }
 
 async fn serve_http1<A: Application>(
@@ -222,14 +242,14 @@ where
                 return Ended::Cut;
             }
         },
-        () = shared.stopping.cancelled() => {}
+        () = shared.stop.stopping.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     loop {
         tokio::select! {
             biased;
             result = connection.as_mut() => return served(result),
-            () = shared.cut.cancelled() => return Ended::Cut,
+            () = shared.stop.cut.cancelled() => return Ended::Cut,
             () = sleep(FAREWELL) => if !pulse.is_busy() {
                 return Ended::Cut;
             },

@@ -143,7 +143,7 @@ impl From<devices::Error> for Refusal {
             Error::Settle(error) => settle(error),
             Error::Method(error) => method(error),
             Error::Store(error) => error.into(),
-            Error::Lost(_) => Self::new(Code::HubTimeout, error.to_string()),
+            Error::Lost(_) | Error::Unfinished => Self::new(Code::HubTimeout, error.to_string()),
             Error::Stopping => Self::new(Code::Stopping, error.to_string()),
         }
     }
@@ -320,6 +320,7 @@ impl From<BodyError> for Refusal {
             BodyError::TooSlow => Code::RequestTimeout,
             BodyError::Broken(_) => Code::InvalidRequest,
             BodyError::NoRoom => Code::Overloaded,
+            BodyError::Stopping => Code::Stopping,
         };
         Self::new(code, error.to_string())
     }

@@ -1,6 +1,12 @@
 //! What a device hears when the gateway itself has a fault.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use iothub::Identity;
@@ -12,7 +18,7 @@ use store::{
     TokenHash, TokenId, TokenRecord, Work,
 };
 
-use crate::rig::{PATIENCE, Rig, assert_status, problem, problem_body, send};
+use crate::rig::{PATIENCE, Rig, assert_status, background, problem, problem_body, send, until};
 
 /// A registry that fails when it is asked for some tokens.
 struct Faulty(Arc<dyn Registry>);
@@ -66,7 +72,10 @@ impl Registry for Faulty {
 }
 
 /// An outbox that fails when it is given what says so: a message's body, or the status of a method's answer.
-struct FaultyOutbox(Arc<dyn Outbox>);
+struct FaultyOutbox {
+    outbox: Arc<dyn Outbox>,
+    is_hanging: Arc<AtomicBool>,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
@@ -75,14 +84,16 @@ enum Fault {
     UnknownOutcome,
     /// The entry is taken, and the store lets go of it without an outcome.
     LosesTicket,
+    Hangs,
 }
 
 impl Fault {
-    const ALL: [Self; 4] = [
+    const ALL: [Self; 5] = [
         Self::Panics,
         Self::Unavailable,
         Self::UnknownOutcome,
         Self::LosesTicket,
+        Self::Hangs,
     ];
 
     fn of(work: &Work) -> Option<Self> {
@@ -98,16 +109,20 @@ impl Fault {
 impl Outbox for FaultyOutbox {
     async fn submit(&self, submission: Submission) -> Result<Ticket<Outcome>, SubmitError> {
         match Fault::of(&submission.work) {
-            None => self.0.submit(submission).await,
+            None => self.outbox.submit(submission).await,
             Some(Fault::Panics) => panic!("a defect"),
             Some(Fault::Unavailable) => Err(StoreError::Unavailable.into()),
             Some(Fault::UnknownOutcome) => Err(StoreError::UnknownOutcome.into()),
             Some(Fault::LosesTicket) => Ok(store::ticket().1),
+            Some(Fault::Hangs) => {
+                self.is_hanging.store(true, Ordering::Relaxed);
+                std::future::pending().await
+            }
         }
     }
 
     async fn persist(&self, identity: &Identity, id: SubmissionId) -> Result<(), StoreError> {
-        self.0.persist(identity, id).await
+        self.outbox.persist(identity, id).await
     }
 
     async fn open(
@@ -115,7 +130,7 @@ impl Outbox for FaultyOutbox {
         lease: &SessionLease,
         identity: &Identity,
     ) -> Result<Box<dyn OutboxReader>, StoreError> {
-        self.0.open(lease, identity).await
+        self.outbox.open(lease, identity).await
     }
 
     async fn backlog(
@@ -123,14 +138,21 @@ impl Outbox for FaultyOutbox {
         partition: Partition,
         after: Option<&str>,
     ) -> Result<Page<Identity>, StoreError> {
-        self.0.backlog(partition, after).await
+        self.outbox.backlog(partition, after).await
     }
 }
 
 async fn rig() -> Rig {
+    rig_that_tells_of_hanging(Arc::default()).await
+}
+
+async fn rig_that_tells_of_hanging(is_hanging: Arc<AtomicBool>) -> Rig {
     let memory = store::memory::open(store::memory::Config::default()).unwrap();
     let registry = Arc::new(Faulty(memory.registry.clone()));
-    let outbox = Arc::new(FaultyOutbox(memory.outbox.clone()));
+    let outbox = Arc::new(FaultyOutbox {
+        outbox: memory.outbox.clone(),
+        is_hanging,
+    });
     let store = Store {
         registry,
         outbox,
@@ -203,4 +225,22 @@ async fn nobody_is_asked_to_answer_a_method_again_that_nobody_can_answer() {
         assert_eq!(body["retryable"], false, "{body}");
         problem(rig.post(&path, answer).await, 410, "method_gone").await;
     }
+}
+
+#[tokio::test]
+async fn what_does_not_end_is_cut_off_at_the_deadline() {
+    let is_hanging = Arc::<AtomicBool>::default();
+    let rig = rig_that_tells_of_hanging(is_hanging.clone()).await;
+    let request = rig.request(Method::POST, "/devices/dev1/messages/events");
+    let post = background(request.body("Hangs").send());
+    until(|| is_hanging.load(Ordering::Relaxed)).await;
+    let start = Instant::now();
+    let cut_off = rig
+        .handle
+        .shutdown(Duration::from_millis(300))
+        .await
+        .unwrap_err();
+    assert!(cut_off.connections > 0);
+    assert!(start.elapsed() < Duration::from_secs(3));
+    assert!(post.result().await.is_err());
 }

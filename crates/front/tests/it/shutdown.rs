@@ -3,12 +3,20 @@
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use store::{Done, SessionState};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
 
-use crate::rig::{PATIENCE, Rig, TOKEN, assert_status, client, until, waiting};
+use crate::{
+    hub::message,
+    rig::{PATIENCE, Rig, TOKEN, assert_status, client, problem, read_to_end, until, waiting},
+};
 
 const EVENTS: &str = "/devices/dev1/messages/events";
+const DEVICEBOUND: &str = "/devices/dev1/messages/devicebound";
 
 #[tokio::test]
 async fn polls_end_with_what_is_known() {
@@ -47,25 +55,102 @@ async fn writes_in_flight_get_their_answers() {
 }
 
 #[tokio::test]
-async fn what_does_not_end_is_cut_off_at_the_deadline() {
+async fn writes_that_the_hub_leaves_open_end_as_not_known() {
+    let mut rig = Rig::start().await;
+    rig.hub.is(SessionState::Settled).await;
+    rig.hub.settles(|_| None).await;
+    let id = rig.hub.invokes("m", "", PATIENCE).await;
+    let _settlement = rig.hub.sends(message("m")).await;
+    let lock = rig.get(DEVICEBOUND).await.headers()["etag"]
+        .to_str()
+        .unwrap()
+        .trim_matches('"')
+        .to_owned();
+    let request = |method, path: &str| {
+        waiting(
+            rig.request(method, path)
+                .header("prefer", "wait=15")
+                .body(r#"{"status":200}"#),
+        )
+    };
+    let writes = [
+        request(Method::POST, EVENTS),
+        request(
+            Method::POST,
+            &format!("/devices/dev1/methods/{id}/response"),
+        ),
+        request(Method::DELETE, &format!("{DEVICEBOUND}/{lock}")),
+    ];
+    until(|| rig.hub.taken.lock().len() == 2).await;
+    rig.hub.until_all_settled().await;
+    let start = Instant::now();
+    rig.handle.shutdown(PATIENCE).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(3));
+    for write in writes {
+        problem(write.result().await, 504, "hub_timeout").await;
+    }
+}
+
+#[tokio::test]
+async fn a_batch_ends_where_it_is() {
     let mut rig = Rig::start().await;
     rig.hub.settles(|_| None).await;
+    let batch = vec![json!({"body": "x"}); 300];
     let request = rig
         .request(Method::POST, EVENTS)
         .header("prefer", "wait=15")
-        .body("x");
-    let mut requests = tokio::task::JoinSet::new();
-    requests.spawn(request.send());
+        .header("content-type", "application/vnd.tombolo.batch+json")
+        .body(json!(batch).to_string());
+    let post = waiting(request);
     until(|| !rig.hub.taken.lock().is_empty()).await;
+    rig.handle.shutdown(PATIENCE).await.unwrap();
+    let body: Value = post.result().await.json().await.unwrap();
+    let results = body["results"].as_array().unwrap();
+    let is = |result: &Value, code: &str| result["code"] == code;
+    let unknown = results
+        .iter()
+        .take_while(|result| is(result, "hub_timeout"));
+    let untouched = results
+        .iter()
+        .rev()
+        .take_while(|result| is(result, "stopping"));
+    let (unknown, untouched) = (unknown.count(), untouched.count());
+    assert_eq!(unknown + untouched, 300);
+    assert!(unknown > 0 && untouched > 0, "{unknown} {untouched}");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_end_is_not_waited_for() {
+    let rig = Rig::start().await;
+    let mut stream = rig.connect().await;
+    let head = format!(
+        "POST {EVENTS} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // The body is read from here on.
+    let mut asked = [0; 25];
+    stream.read_exact(&mut asked).await.unwrap();
+    stream.write_all(b"unend").await.unwrap();
+    let (stopped, answer) = tokio::join!(rig.handle.shutdown(PATIENCE), read_to_end(&mut stream));
+    stopped.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("\"stopping\""), "{answer}");
+}
+
+#[tokio::test]
+async fn a_handshake_is_not_waited_for() {
+    let rig = Rig::start().await;
+    let mut silent = TcpStream::connect(rig.address).await.unwrap();
+    let mut begun = TcpStream::connect(rig.address).await.unwrap();
+    begun.write_all(&[0x16, 3, 1]).await.unwrap();
+    // Connections are accepted in their order.
+    drop(rig.connect().await);
     let start = Instant::now();
-    let cut_off = rig
-        .handle
-        .shutdown(Duration::from_millis(300))
-        .await
-        .unwrap_err();
-    assert!(cut_off.connections > 0);
-    assert!(start.elapsed() < Duration::from_secs(3));
-    assert!(requests.join_next().await.unwrap().unwrap().is_err());
+    rig.handle.shutdown(PATIENCE).await.unwrap();
+    assert!(start.elapsed() < Duration::from_secs(2));
+    for socket in [&mut silent, &mut begun] {
+        assert_eq!(socket.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    }
 }
 
 #[tokio::test]
@@ -74,6 +159,6 @@ async fn nobody_listens_afterwards() {
     let (address, admin) = (rig.address, rig.handle.admin_address());
     rig.handle.shutdown(PATIENCE).await.unwrap();
     for address in [address, admin] {
-        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+        assert!(TcpStream::connect(address).await.is_err());
     }
 }
