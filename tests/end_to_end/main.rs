@@ -1,5 +1,11 @@
 //! Real gateway, real emulator, real sockets: one file per feature.
 
+#![expect(clippy::unwrap_used, reason = "what is not expected ends the test")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's tasks end with its runtime"
+)]
+
 mod bad_input;
 mod cloud_messages;
 mod inbox;

@@ -17,7 +17,7 @@ use session::{Event, MethodRequestId, Receipt, Subscriptions, WorkId};
 
 use crate::world::{LinkId, World};
 
-pub struct Device {
+pub(crate) struct Device {
     rng: fastrand::Rng,
     makes_work: bool,
     next_work: u64,
@@ -55,18 +55,18 @@ pub struct Device {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    pub telemetry: usize,
-    pub telemetry_duplicates: usize,
-    pub messages: usize,
-    pub messages_shown_again: usize,
-    pub methods_answered: usize,
-    pub methods_waited: usize,
-    pub methods_not_online: usize,
-    pub methods_timed_out: usize,
-    pub connections: usize,
-    pub connections_lost: usize,
-    pub twin_reads: usize,
+pub(crate) struct Report {
+    pub(crate) telemetry: usize,
+    pub(crate) telemetry_duplicates: usize,
+    pub(crate) messages: usize,
+    pub(crate) messages_shown_again: usize,
+    pub(crate) methods_answered: usize,
+    pub(crate) methods_waited: usize,
+    pub(crate) methods_not_online: usize,
+    pub(crate) methods_timed_out: usize,
+    pub(crate) connections: usize,
+    pub(crate) connections_lost: usize,
+    pub(crate) twin_reads: usize,
 }
 
 /// Something that is done again and again, and how often it has been.
@@ -77,7 +77,7 @@ struct Next<T> {
 }
 
 impl Device {
-    pub fn new(rng: fastrand::Rng) -> Self {
+    pub(crate) fn new(rng: fastrand::Rng) -> Self {
         let now = Instant::now();
         let next = |seconds| Next {
             at: now,
@@ -122,11 +122,11 @@ impl Device {
     }
 
     /// From here on only what has begun is brought to its end.
-    pub fn stop_making_work(&mut self) {
+    pub(crate) fn stop_making_work(&mut self) {
         self.makes_work = false;
     }
 
-    pub fn next_action(&self) -> Instant {
+    pub(crate) fn next_action(&self) -> Instant {
         let plans = [
             self.telemetry.at,
             self.message.at,
@@ -144,7 +144,7 @@ impl Device {
         plans.chain(due).min().expect("six plans")
     }
 
-    pub fn act(&mut self, world: &mut World) {
+    pub(crate) fn act(&mut self, world: &mut World) {
         let now = world.now();
         if self.report.connections == 0 {
             world.session.open(now);
@@ -192,7 +192,7 @@ impl Device {
         }
     }
 
-    pub fn on_event(&mut self, event: Event, world: &mut World) {
+    pub(crate) fn on_event(&mut self, event: Event, world: &World) {
         match event {
             Event::Connected { .. } => {
                 self.report.connections += 1;
@@ -265,7 +265,7 @@ impl Device {
     }
 
     /// The hub has written something.
-    pub fn on_transmitted(&mut self, link: LinkId, bytes: &[u8]) {
+    pub(crate) fn on_transmitted(&mut self, link: LinkId, bytes: &[u8]) {
         for (payload, sent_on) in &mut self.waiting {
             if bytes.windows(payload.len()).any(|part| part == payload) {
                 *sent_on = Some(link);
@@ -273,7 +273,11 @@ impl Device {
         }
     }
 
-    pub fn on_method_done(&mut self, call: CallId, result: Result<MethodResponse, hub::Error>) {
+    pub(crate) fn on_method_done(
+        &mut self,
+        call: CallId,
+        result: Result<MethodResponse, hub::Error>,
+    ) {
         let sent = self.calls.remove(&call).expect("a call ends once");
         let was_sent = self.waiting.remove(&sent) != Some(None);
         match result {
@@ -302,7 +306,7 @@ impl Device {
     }
 
     /// Holds what happened against what was promised.
-    pub fn account(mut self, world: &World) -> Report {
+    pub(crate) fn account(mut self, world: &World) -> Report {
         assert!(
             self.in_flight.is_empty(),
             "telemetry was forgotten: {:?}",

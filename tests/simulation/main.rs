@@ -8,6 +8,8 @@
 //! `TOMBOLO_SIMULATION_SEEDS=1000` runs more seeds, `TOMBOLO_SIMULATION_SEED=7` only that one. A failing run names its
 //! seed; the seed alone repeats it.
 
+#![expect(clippy::unwrap_used, reason = "what is not expected ends the test")]
+
 mod device;
 mod world;
 
@@ -88,7 +90,10 @@ struct NameSeed(u64);
 impl Drop for NameSeed {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            println!("failed with TOMBOLO_SIMULATION_SEED={}", self.0);
+            #[expect(clippy::print_stdout, reason = "it is what repeats the failure")]
+            {
+                println!("failed with TOMBOLO_SIMULATION_SEED={}", self.0);
+            }
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::device::Device;
 
 /// How bad the network is.
 #[derive(Clone, Copy)]
-pub struct Network {
+pub(crate) struct Network {
     /// Longest delay of a piece of data, each way.
     delay: Duration,
     /// Longest time between two faults; none without.
@@ -29,7 +29,7 @@ pub struct Network {
 }
 
 impl Network {
-    pub fn calm() -> Self {
+    pub(crate) fn calm() -> Self {
         Self {
             delay: Duration::from_millis(80),
             faults_every: None,
@@ -37,7 +37,7 @@ impl Network {
         }
     }
 
-    pub fn rough() -> Self {
+    pub(crate) fn rough() -> Self {
         Self {
             delay: Duration::from_millis(1500),
             faults_every: Some(Duration::from_secs(600)),
@@ -46,11 +46,11 @@ impl Network {
     }
 }
 
-pub struct World {
-    pub hub: Hub,
-    pub session: Session,
-    pub device_id: DeviceId,
-    pub rng: fastrand::Rng,
+pub(crate) struct World {
+    pub(crate) hub: Hub,
+    pub(crate) session: Session,
+    pub(crate) device_id: DeviceId,
+    pub(crate) rng: fastrand::Rng,
     network: Network,
     clock: Clock,
     key: sas::Key,
@@ -75,7 +75,7 @@ struct Clock {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct LinkId(u64);
+pub(crate) struct LinkId(u64);
 
 struct Link {
     at_hub: ConnectionId,
@@ -102,7 +102,7 @@ enum What {
 }
 
 impl World {
-    pub fn new(seed: u64, network: Network) -> Self {
+    pub(crate) fn new(seed: u64, network: Network) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let clock = Clock {
             at: Instant::now(),
@@ -144,28 +144,28 @@ impl World {
         }
     }
 
-    pub fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.clock.at
     }
 
-    pub fn hub_now(&self) -> Now {
+    pub(crate) fn hub_now(&self) -> Now {
         self.clock.now()
     }
 
     /// The socket that the session writes to.
-    pub fn active(&self) -> Option<LinkId> {
+    pub(crate) fn active(&self) -> Option<LinkId> {
         self.active
     }
 
     /// Whether a call without patience for the device would be taken.
-    pub fn hub_offers_methods(&self) -> bool {
+    pub(crate) fn hub_offers_methods(&self) -> bool {
         let info = self.hub.session_info(&self.identity).unwrap();
         let filter = Filter::Methods.encode(&self.identity);
         info.is_connected && info.subscriptions.contains(&filter)
     }
 
     /// No more faults from here on; what is frozen is cut.
-    pub fn calm_down(&mut self) {
+    pub(crate) fn calm_down(&mut self) {
         self.network = Network::calm();
         self.next_fault = None;
         let frozen: Vec<_> = self
@@ -180,7 +180,7 @@ impl World {
     }
 
     /// Goes to the next moment at which something happens, and lets it happen.
-    pub fn step(&mut self, device: &mut Device) {
+    pub(crate) fn step(&mut self, device: &mut Device) {
         let next = [
             self.agenda
                 .peek()
@@ -295,6 +295,10 @@ impl World {
         }
     }
 
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the world takes what is about sockets, the device all the rest"
+    )]
     fn on_event(&mut self, event: Event, device: &mut Device) {
         match event {
             Event::Connect | Event::Renew => {

@@ -4,6 +4,15 @@
 //! hub over MQTT and TLS as it reaches any hub, the test speaks HTTPS with both. Everything listens on port 0 of
 //! loopback and lives in a temporary folder.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a rig that cannot be set up ends its test"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test's tasks end with its runtime"
+)]
+
 use std::{
     net::SocketAddr,
     sync::{Arc, Once},
@@ -14,7 +23,7 @@ use emulator::{
     Emulator, Tls,
     hub::{self, DeviceKeys, DeviceSpec, FaultRule},
 };
-use front::{Front, Parts};
+use front::{Front, Parts, RenderMetrics};
 use iothub::{DeviceId, HubName, Identity, Timestamp, sas::Key};
 use reqwest::{Method, RequestBuilder, Response};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -53,6 +62,7 @@ pub struct Builder {
     front: front::Config,
     upstream: upstream::Config,
     store: memory::Config,
+    render_metrics: RenderMetrics,
 }
 
 /// What it takes to start the hub, again if need be, at the same address with the same devices.
@@ -91,6 +101,7 @@ impl Rig {
             front: front::Config::default(),
             upstream: upstream::Config::default(),
             store: memory::Config::default(),
+            render_metrics: Arc::new(String::new),
         }
     }
 
@@ -114,6 +125,16 @@ impl Rig {
         self.http
             .request(method, format!("https://localhost:{port}/{path}"))
             .bearer_auth(HUB_TOKEN)
+    }
+
+    /// What opens the hub's service REST API.
+    pub fn service_token(&self) -> &'static str {
+        HUB_TOKEN
+    }
+
+    /// Where the hub's service REST API is.
+    pub fn service_port(&self) -> u16 {
+        self.hub_setup.https.port()
     }
 
     /// Works on the hub itself.
@@ -272,6 +293,13 @@ impl Builder {
         self
     }
 
+    /// Has `/metrics` answer what this renders.
+    #[must_use]
+    pub fn metrics(mut self, render: RenderMetrics) -> Self {
+        self.render_metrics = render;
+        self
+    }
+
     /// Starts hub and gateway.
     pub async fn start(self) -> Rig {
         install_crypto();
@@ -337,7 +365,7 @@ impl Builder {
             store: store.clone(),
             hubs: vec![hub_name],
             admin_token: ADMIN_TOKEN.to_owned().into(),
-            render_metrics: Arc::new(String::new),
+            render_metrics: self.render_metrics,
         };
         let front = Front::start(config, parts).await.unwrap();
 
@@ -416,10 +444,11 @@ impl Device {
         let answer = self.get("inbox").send().await.unwrap();
         match answer.status().as_u16() {
             204 => Vec::new(),
-            200 => match answer.json::<Value>().await.unwrap()["entries"].take() {
-                Value::Array(entries) => entries,
-                other => panic!("entries are {other}"),
-            },
+            200 => {
+                let mut inbox: Value = answer.json().await.unwrap();
+                let entries = inbox["entries"].take();
+                serde_json::from_value(entries).unwrap()
+            }
             status => panic!("the inbox is answered {status}"),
         }
     }

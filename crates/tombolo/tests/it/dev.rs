@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use reqwest::StatusCode;
 
@@ -46,8 +46,7 @@ fn a_client_that_never_finishes_does_not_hold_up_the_end() {
         let address = dev.address(words);
         TcpStream::connect(address.split("://").last().unwrap()).unwrap()
     });
-    let ended = dev.interrupt();
-    assert!(ended.took < Duration::from_secs(5), "{:?}", ended.took);
+    dev.interrupt().assert_orderly();
     drop(silent);
 }
 
