@@ -18,15 +18,13 @@ use tombolo::{
 };
 use tombolo_system_tests::eventually;
 
-use crate::{is_asked_for, run, text_of};
+use crate::{run, text_of};
 
 const HUB: &str = "test-hub.localhost";
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs mosquitto: ./test conformance"]
 async fn telemetry_arrives_with_its_properties() {
-    if !is_asked_for() {
-        return;
-    }
     let rig = Rig::start().await;
     let topic = "devices/dev1/messages/events/alpha=a%20b&%24.ct=application%2Fjson&%24.ce=utf-8";
     let sent = run(rig
@@ -50,10 +48,8 @@ async fn telemetry_arrives_with_its_properties() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs mosquitto: ./test conformance"]
 async fn a_message_that_waited_is_received_and_complete_by_its_puback() {
-    if !is_asked_for() {
-        return;
-    }
     let rig = Rig::start().await;
     let device = "dev1".parse().unwrap();
     let message = CloudMessage {
@@ -95,10 +91,8 @@ async fn a_message_that_waited_is_received_and_complete_by_its_puback() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs mosquitto: ./test conformance"]
 async fn what_iot_hub_refuses_is_refused() {
-    if !is_asked_for() {
-        return;
-    }
     let rig = Rig::start().await;
     let publish = |topic: &str, qos: &str| {
         let mut client = rig.client("mosquitto_pub");

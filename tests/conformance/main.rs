@@ -3,7 +3,7 @@
 //! - `session_on_a_broker`: the session core against a stock mosquitto
 //! - `clients_of_the_emulator`: mosquitto's clients against the emulator
 //!
-//! Plain `cargo test` needs nothing else installed, so these run with `TOMBOLO_CONFORMANCE=1` only: `./test conformance`.
+//! Plain `cargo test` needs nothing else installed, so it leaves these out: `./test conformance` runs them.
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 mod broker;
@@ -15,19 +15,6 @@ use std::{
     process::{Command, Output},
     time::Duration,
 };
-
-/// Whether these tests are asked for.
-#[expect(
-    clippy::print_stderr,
-    reason = "who reads a test's output learns that nothing was tested"
-)]
-fn is_asked_for() -> bool {
-    let is_asked_for = std::env::var_os("TOMBOLO_CONFORMANCE").is_some();
-    if !is_asked_for {
-        eprintln!("skipped: ./test conformance runs this");
-    }
-    is_asked_for
-}
 
 /// Runs one of mosquitto's clients to its end.
 fn run(client: &mut Command) -> Output {
