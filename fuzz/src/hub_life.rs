@@ -31,7 +31,7 @@ fn live(script: &[u8], piece: usize, start: Instant) -> Vec<Said> {
     let mut steps = Steps::new(script);
     let mut life = Life::new(start, piece);
     while let Some(step) = steps.byte() {
-        life.take_step(step % 8, &mut steps);
+        life.take_step(step % 16, &mut steps);
     }
     life.wait(Duration::from_secs(2 * 3600));
     life.account
@@ -93,7 +93,6 @@ impl Life {
     fn take_step(&mut self, step: u8, steps: &mut Steps<'_>) {
         self.account.push(Said::default());
         match step {
-            0 => self.hear(steps.bytes()),
             1 => {
                 let id = self.hub.accept(self.now);
                 self.open.insert(id);
@@ -127,7 +126,9 @@ impl Life {
                 let _ = self.hub.send_message(&self.device, message, self.now);
             }
             6 => self.invoke(),
-            _ => self.change_twin(steps.byte().unwrap_or_default()),
+            7 => self.change_twin(steps.byte().unwrap_or_default()),
+            // 0 and 8 to 15: most of a life is talk.
+            _ => self.hear(steps.bytes()),
         }
         self.drain();
     }
