@@ -159,6 +159,11 @@ fn bodies(device: &Device) -> Vec<Case> {
             400,
             "invalid_request",
         ),
+        (
+            telemetry().header("iothub-app-$.mid", "forged"),
+            400,
+            "invalid_request",
+        ),
         (patch("{\"a\":"), 400, "invalid_request"),
         (patch("[]"), 400, "invalid_request"),
         (patch(""), 400, "invalid_request"),

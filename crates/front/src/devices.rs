@@ -64,6 +64,10 @@ pub(crate) enum Error {
     /// The message id is longer than the hub takes.
     #[error("a message id has at most {limit} characters, this one has {0}", limit = limits::MESSAGE_ID_LENGTH)]
     MessageIdTooLong(usize),
+    /// An application property has a name that IoT Hub keeps for its own: in the topic it would become a system property,
+    /// which the device may not set in this way.
+    #[error("an application property's name cannot start with \"$.\"")]
+    ReservedName,
     /// It could not be put into the outbox.
     #[error(transparent)]
     Submit(#[from] SubmitError),
@@ -115,6 +119,7 @@ impl Error {
             Self::TooLarge { .. }
             | Self::PropertiesTooLarge { .. }
             | Self::MessageIdTooLong(_)
+            | Self::ReservedName
             | Self::Method(_)
             | Self::AnswerLost(_) => true,
             Self::AnswerUncertain(_) | Self::Unfinished | Self::Panicked => false,
@@ -452,6 +457,10 @@ pub(crate) fn check_telemetry(identity: &Identity, telemetry: &Telemetry) -> Res
         && id.chars().count() > limits::MESSAGE_ID_LENGTH
     {
         return Err(Error::MessageIdTooLong(id.chars().count()));
+    }
+    let is_reserved = |(name, _): &(String, String)| name.starts_with("$.");
+    if telemetry.properties.iter().any(is_reserved) {
+        return Err(Error::ReservedName);
     }
     // What is not payload stands in the topic, at most three times as long as it is, with separators and names of
     // system properties. Only what may not fit is worth encoding for it.

@@ -132,7 +132,9 @@ impl From<devices::Error> for Refusal {
             Error::TooLarge { .. } | Error::PropertiesTooLarge { .. } => {
                 Self::new(Code::MessageTooLarge, error.to_string())
             }
-            Error::MessageIdTooLong(_) => Self::new(Code::InvalidRequest, error.to_string()),
+            Error::MessageIdTooLong(_) | Error::ReservedName => {
+                Self::new(Code::InvalidRequest, error.to_string())
+            }
             Error::Submit(error) => error.into(),
             Error::Failed(failure) => (*failure).into(),
             Error::Mismatch | Error::Panicked => Self::new(Code::Internal, error.to_string()),
