@@ -328,6 +328,10 @@ impl Driver {
             Happened::Settlement(receipt) => self.on_settlement(receipt),
             Happened::Time => self.on_time().await?,
         }
+        if self.has_lingered(now()) && self.may_take() {
+            // What has come in and was not looked at yet keeps the session.
+            self.take_work().await?;
+        }
         self.on_changed_wishes();
         self.place.set_idle_since(self.idle_since());
         self.drain().await

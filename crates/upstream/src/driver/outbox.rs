@@ -105,6 +105,8 @@ impl Driver {
         };
         match work.origin {
             Origin::Entry { id, lane } => {
+                // The session lingers from the answer on, not from the question.
+                self.last_work = now();
                 let meters = self.node.meters.lane(lane);
                 meters.done.increment(1);
                 meters

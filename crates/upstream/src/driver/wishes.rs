@@ -47,7 +47,7 @@ impl Driver {
         if self.phase != Phase::Open {
             return;
         }
-        if !self.session_span().is_on(now) && !self.in_flight.has_entries() {
+        if self.has_lingered(now) {
             return self.close(now);
         }
         self.subscribe(now);
@@ -55,6 +55,13 @@ impl Driver {
             self.link.hurry();
         }
         self.read_if_followed(now);
+    }
+
+    /// Whether nobody has needed the session for the linger time, as far as the outbox has been looked at.
+    pub(super) fn has_lingered(&self, now: Instant) -> bool {
+        self.phase == Phase::Open
+            && !self.session_span().is_on(now)
+            && !self.in_flight.has_entries()
     }
 
     pub(super) fn subscribe(&mut self, now: Instant) {
