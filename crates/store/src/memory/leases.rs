@@ -126,7 +126,7 @@ impl Leases for Memory {
         let now = self.0.clock.instant();
         let (lease, is_change) = self.0.tenures.acquire(node, partition, now)?;
         if is_change {
-            self.0.hand_over(partition, now);
+            self.0.hand_over(partition, node, now);
         }
         Ok(lease)
     }

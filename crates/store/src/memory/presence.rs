@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::MEMORY_OF_OUTCOMES;
-use crate::{Need, Needs, NeedsNow, SessionState, Status};
+use crate::{Need, Needs, NeedsNow, NodeId, SessionState, Status};
 
 /// Needs, attendance and status of one device.
 pub(super) struct Presence {
@@ -20,14 +20,14 @@ pub(super) struct Presence {
 ///     ^                              |                        |                      |
 ///     +---(nothing to do any more)---+------------------------+---(its end) ---------+
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 enum Attendance {
     /// Nobody attends, and nobody was asked to.
     Nobody,
     /// It stands in the queue of wanted devices.
     Queued,
-    /// A node was told, at this moment, and has not come yet.
-    HandedOut(Instant),
+    /// This node was told, at this moment, and has not come yet.
+    HandedOut(NodeId, Instant),
     /// A session attends.
     Attended(AttendantId),
 }
@@ -71,9 +71,9 @@ impl Presence {
     /// Puts the device into the queue, if it is not there and nobody attends or is about to: true if whoever calls
     /// has to queue it. A node that was told and has not come within `patience` will not come.
     pub(super) fn enqueue(&mut self, now: Instant, patience: std::time::Duration) -> bool {
-        let is_free = match self.attendance {
+        let is_free = match &self.attendance {
             Attendance::Nobody => true,
-            Attendance::HandedOut(at) => now.saturating_duration_since(at) >= patience,
+            Attendance::HandedOut(_, at) => now.saturating_duration_since(*at) >= patience,
             Attendance::Queued | Attendance::Attended(_) => false,
         };
         if is_free {
@@ -83,11 +83,11 @@ impl Presence {
     }
 
     /// Takes the device out of the queue, to tell a node of it if it `is_wanted` still.
-    pub(super) fn dequeue(&mut self, is_wanted: bool, now: Instant) -> bool {
+    pub(super) fn dequeue(&mut self, is_wanted: bool, node: &NodeId, now: Instant) -> bool {
         // Somebody may have come unasked.
         let is_handed_out = self.attendance == Attendance::Queued && is_wanted;
         if is_handed_out {
-            self.attendance = Attendance::HandedOut(now);
+            self.attendance = Attendance::HandedOut(node.clone(), now);
         } else if self.attendance == Attendance::Queued {
             self.attendance = Attendance::Nobody;
         }
@@ -109,10 +109,12 @@ impl Presence {
         }
     }
 
-    /// The partition has another owner: whoever attends or was told is out.
-    pub(super) fn hand_over(&mut self) {
-        match self.attendance {
-            Attendance::HandedOut(_) | Attendance::Attended(_) => {
+    /// The partition has another owner: whoever attends or was told is out, but for the new owner itself, which has
+    /// acquired the partition because it was told.
+    pub(super) fn hand_over(&mut self, owner: &NodeId) {
+        match &self.attendance {
+            Attendance::HandedOut(node, _) if node == owner => {}
+            Attendance::HandedOut(..) | Attendance::Attended(_) => {
                 self.attendance = Attendance::Nobody;
             }
             Attendance::Nobody | Attendance::Queued => {}
@@ -149,7 +151,7 @@ impl Presence {
             .ended_at
             .is_some_and(|at| now.saturating_duration_since(at) < MEMORY_OF_OUTCOMES);
         let is_attended = match self.attendance {
-            Attendance::Nobody | Attendance::HandedOut(_) => false,
+            Attendance::Nobody | Attendance::HandedOut(..) => false,
             Attendance::Queued | Attendance::Attended(_) => true,
         };
         !self.is_needed() && !is_recent && !is_attended && self.status.state == SessionState::Closed

@@ -64,9 +64,9 @@ impl Engine {
     }
 
     /// A partition has another owner: sessions of the older one no longer keep its devices from being wanted.
-    pub(super) fn hand_over(&self, partition: Partition, now: Instant) {
+    pub(super) fn hand_over(&self, partition: Partition, owner: &NodeId, now: Instant) {
         for cell in self.cells.in_partition(partition) {
-            cell.presence.lock().hand_over();
+            cell.presence.lock().hand_over(owner);
             self.want(&cell, now);
         }
         // What was queued already may be another node's now.
@@ -84,7 +84,7 @@ impl Engine {
                 self.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
                 lanes.count() > 0
             };
-            if presence.dequeue(is_wanted, now) {
+            if presence.dequeue(is_wanted, node, now) {
                 return Some(cell.identity.clone());
             }
         }
