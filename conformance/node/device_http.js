@@ -11,8 +11,8 @@ const { Client, Message } = require('azure-iot-device');
 const { Http } = require('azure-iot-device-http');
 const { errors } = require('azure-iot-common');
 
-const hub = require('./hub');
 const { runAll, test } = require('./cases');
+const { Device } = require('./hub');
 
 const {
   CONFORMANCE_TARGET: TARGET,
@@ -20,18 +20,19 @@ const {
   CONFORMANCE_DEVICE: DEVICE,
   CONFORMANCE_KEY: KEY,
 } = process.env;
+const device = new Device(DEVICE, { key: KEY });
 
-test('a message arrives', async () => {
-  const mark = await hub.telemetryMark();
+test('telemetry', 'a message arrives', async () => {
+  await device.forget();
   await withClient((client) => client.sendEvent(new Message('{"t":1}')));
-  const [record, ...others] = await hub.telemetry(mark, 1);
+  const [record, ...others] = await device.telemetry(1);
   assert.equal(record.body, '{"t":1}');
   assert.equal(record.deviceId, DEVICE);
   assert.deepEqual(record.properties, {});
   assert.deepEqual(others, []);
 });
 
-test('properties of every kind arrive', async () => {
+test('telemetry', 'properties of every kind arrive', async () => {
   const message = new Message('x');
   message.messageId = 'id 1/:+';
   message.correlationId = 'c&1=%41';
@@ -44,9 +45,9 @@ test('properties of every kind arrive', async () => {
   message.properties.add('alpha-1', 'x=y&z/%41+?#');
   message.properties.add('empty', '');
   message.properties.add('dt-subject', 'thermostat');
-  const mark = await hub.telemetryMark();
+  await device.forget();
   await withClient((client) => client.sendEvent(message));
-  const [record] = await hub.telemetry(mark, 1);
+  const [record] = await device.telemetry(1);
   assert.deepEqual(sorted(record.properties), sorted({ zeta: 'a b', 'alpha-1': 'x=y&z/%41+?#', empty: '' }));
   const system = record.systemProperties;
   assert.equal(system['message-id'], 'id 1/:+');
@@ -60,43 +61,43 @@ test('properties of every kind arrive', async () => {
   assert.equal(system.to, undefined, 'the path in iothub-to is no property of the message');
 });
 
-test('any bytes arrive, and none', async () => {
+test('telemetry', 'any bytes arrive, and none', async () => {
   const bytes = Buffer.from(Array.from({ length: 256 }, (_, byte) => byte));
-  const mark = await hub.telemetryMark();
+  await device.forget();
   await withClient(async (client) => {
     await client.sendEvent(new Message(bytes));
     await client.sendEvent(new Message(''));
   });
-  const [first, second] = await hub.telemetry(mark, 2);
+  const [first, second] = await device.telemetry(2);
   assert.equal(first.bodyBase64, bytes.toString('base64'));
   assert.equal(second.body, '');
 });
 
-test('a batch arrives in order', async () => {
+test('telemetry', 'a batch arrives in order', async () => {
   const messages = ['one', 'two', 'three'].map((text) => new Message(text));
   messages[0].properties.add('zeta', 'a b');
   messages[2].properties.add('alpha-1', 'x=y&z');
   messages[2].properties.add('dt-subject', 'thermostat');
-  const mark = await hub.telemetryMark();
+  await device.forget();
   await withClient((client) => client.sendEventBatch(messages));
-  const records = await hub.telemetry(mark, 3);
+  const records = await device.telemetry(3);
   assert.deepEqual(records.map((record) => record.body), ['one', 'two', 'three']);
   assert.deepEqual(records.map((record) => record.properties), [{ zeta: 'a b' }, {}, { 'alpha-1': 'x=y&z' }]);
   assert.equal(records[2].systemProperties['dt-subject'], 'thermostat');
 });
 
-test('many at once arrive, each once', async () => {
+test('telemetry', 'many at once arrive, each once', async () => {
   const texts = Array.from({ length: 50 }, (_, number) => `many ${number}`);
-  const mark = await hub.telemetryMark();
+  await device.forget();
   await withClient((client) =>
     inGroups(texts, 10, (text) => client.sendEvent(new Message(text))),
   );
-  const records = await hub.telemetry(mark, texts.length);
+  const records = await device.telemetry(texts.length);
   assert.deepEqual(records.map((record) => record.body).sort(), texts.sort());
 });
 
-test('the largest message is taken, a larger one and a larger batch are not', async () => {
-  const mark = await hub.telemetryMark();
+test('telemetry', 'the largest message is taken, a larger one and a larger batch are not', async () => {
+  await device.forget();
   await withClient(async (client) => {
     await client.sendEvent(new Message(Buffer.alloc(256 * 1024)));
     const single = new Message(Buffer.alloc(256 * 1024 + 1));
@@ -105,13 +106,13 @@ test('the largest message is taken, a larger one and a larger batch are not', as
     await assert.rejects(client.sendEventBatch(batch), errors.MessageTooLargeError);
     await client.sendEvent(new Message('after'));
   });
-  const records = await hub.telemetry(mark, 2);
+  const records = await device.telemetry(2);
   assert.deepEqual(records.map((record) => record.body?.length), [256 * 1024, 5]);
 });
 
-test('a message comes down with its properties and is completed', async () => {
+test('cloud-to-device', 'a message comes down with its properties and is completed', async () => {
   const id = crypto.randomUUID();
-  await hub.send(DEVICE, '{"on":true}', {
+  await device.send('{"on":true}', {
     'iothub-messageid': id,
     'iothub-correlationid': 'c',
     'iothub-contenttype': 'application/json',
@@ -128,13 +129,13 @@ test('a message comes down with its properties and is completed', async () => {
     assert.match(message.lockToken, /^[0-9A-Za-z._-]+$/);
     await client.complete(message);
   });
-  assert.equal(await hub.feedback(id), 'Success');
-  await hub.emptied(DEVICE);
+  assert.equal(await device.feedback(id), 'Success');
+  await device.emptied();
 });
 
-test('several come down in order', async () => {
+test('cloud-to-device', 'several come down in order', async () => {
   const ids = Array.from({ length: 5 }, () => crypto.randomUUID());
-  for (const id of ids) await hub.send(DEVICE, 'x', { 'iothub-messageid': id });
+  for (const id of ids) await device.send('x', { 'iothub-messageid': id });
   await withClient(async (client) => {
     const seen = [];
     await receiveAll(client, async (message) => {
@@ -144,12 +145,12 @@ test('several come down in order', async () => {
     });
     assert.deepEqual(seen, ids);
   });
-  await hub.emptied(DEVICE);
+  await device.emptied();
 });
 
-test('an abandoned message comes again', async () => {
+test('cloud-to-device', 'an abandoned message comes again', async () => {
   const id = crypto.randomUUID();
-  await hub.send(DEVICE, 'again', { 'iothub-messageid': id, 'iothub-ack': 'full' });
+  await device.send('again', { 'iothub-messageid': id, 'iothub-ack': 'full' });
   await withClient(async (client) => {
     const first = await receive(client, id);
     await client.abandon(first);
@@ -158,24 +159,24 @@ test('an abandoned message comes again', async () => {
     await assert.rejects(client.complete(first), isAnswered(412, 'DeviceMessageLockLost'));
     await client.complete(second);
   });
-  assert.equal(await hub.feedback(id), 'Success');
+  assert.equal(await device.feedback(id), 'Success');
 });
 
-test('a rejected message comes no more', async () => {
+test('cloud-to-device', 'a rejected message comes no more', async () => {
   const [rejected, next] = [crypto.randomUUID(), crypto.randomUUID()];
-  await hub.send(DEVICE, 'no', { 'iothub-messageid': rejected, 'iothub-ack': 'full' });
+  await device.send('no', { 'iothub-messageid': rejected, 'iothub-ack': 'full' });
   await withClient(async (client) => {
     await client.reject(await receive(client, rejected));
-    await hub.send(DEVICE, 'yes', { 'iothub-messageid': next });
+    await device.send('yes', { 'iothub-messageid': next });
     await client.complete(await receive(client, next));
   });
   // MQTT has no word for it: the gateway keeps the dead letter, and for the hub the message is completed.
-  assert.equal(await hub.feedback(rejected), TARGET === 'gateway' ? 'Success' : 'Rejected');
+  assert.equal(await device.feedback(rejected), TARGET === 'gateway' ? 'Success' : 'Rejected');
 });
 
-test('a message is settled once', async () => {
+test('cloud-to-device', 'a message is settled once', async () => {
   const id = crypto.randomUUID();
-  await hub.send(DEVICE, 'once', { 'iothub-messageid': id });
+  await device.send('once', { 'iothub-messageid': id });
   await withClient(async (client) => {
     const message = await receive(client, id);
     await client.complete(message);
@@ -187,49 +188,37 @@ test('a message is settled once', async () => {
   });
 });
 
-test('a token that the application made is taken', async () => {
-  const mark = await hub.telemetryMark();
+test('credentials', 'a token that the application made is taken', async () => {
+  await device.forget();
   await withClient(
     (client) => client.sendEvent(new Message('by token')),
-    Client.fromSharedAccessSignature(token(KEY, DEVICE, 600), Http),
+    Client.fromSharedAccessSignature(device.token(600, { host: HOST }), Http),
   );
-  assert.equal((await hub.telemetry(mark, 1))[0].body, 'by token');
+  assert.equal((await device.telemetry(1))[0].body, 'by token');
 });
 
-test('a wrong key is refused', async () => {
+test('credentials', 'a wrong key is refused', async () => {
   const wrong = Buffer.alloc(32, 7).toString('base64');
-  await refused(Client.fromConnectionString(connectionString(DEVICE, wrong), Http));
+  await refused(Client.fromConnectionString(device.connectionString({ host: HOST, key: wrong }), Http));
 });
 
-test('an expired token is refused', async () => {
-  await refused(Client.fromSharedAccessSignature(token(KEY, DEVICE, -3600), Http));
+test('credentials', 'an expired token is refused', async () => {
+  await refused(Client.fromSharedAccessSignature(device.token(-3600, { host: HOST }), Http));
 });
 
-test('an unknown device is refused in the same words', async () => {
-  await refused(Client.fromConnectionString(connectionString('nobody', KEY), Http));
+test('credentials', 'an unknown device is refused in the same words', async () => {
+  const nobody = new Device('nobody', { key: KEY });
+  await refused(Client.fromConnectionString(nobody.connectionString({ host: HOST }), Http));
 });
 
-test('after a refusal the device is served', async () => {
-  await refused(Client.fromSharedAccessSignature(token(KEY, DEVICE, -3600), Http));
-  const mark = await hub.telemetryMark();
+test('credentials', 'after a refusal the device is served', async () => {
+  await refused(Client.fromSharedAccessSignature(device.token(-3600, { host: HOST }), Http));
+  await device.forget();
   await withClient((client) => client.sendEvent(new Message('still here')));
-  assert.equal((await hub.telemetry(mark, 1))[0].body, 'still here');
+  assert.equal((await device.telemetry(1))[0].body, 'still here');
 });
 
-function connectionString(device, key) {
-  return `HostName=${HOST};DeviceId=${device};SharedAccessKey=${key}`;
-}
-
-// A shared access signature as Azure's documentation makes it.
-function token(key, device, seconds) {
-  const resource = encodeURIComponent(`${HOST}/devices/${device}`);
-  const end = Math.floor(Date.now() / 1000) + seconds;
-  const hmac = crypto.createHmac('sha256', Buffer.from(key, 'base64'));
-  const signature = encodeURIComponent(hmac.update(`${resource}\n${end}`).digest('base64'));
-  return `SharedAccessSignature sr=${resource}&sig=${signature}&se=${end}`;
-}
-
-async function withClient(use, client = Client.fromConnectionString(connectionString(DEVICE, KEY), Http)) {
+async function withClient(use, client = Client.fromConnectionString(device.connectionString({ host: HOST }), Http)) {
   // Polls five times a second, one message at a time.
   await client.setTransportOptions({ interval: 0.2, drain: false });
   await client.open();
@@ -311,4 +300,4 @@ function sorted(properties) {
   return Object.fromEntries(Object.entries(properties).sort());
 }
 
-runAll(`azure-iot-device-http, ${TARGET}`);
+runAll('azure-iot-device', TARGET === 'gateway' ? 'HTTPS, through the gateway' : 'HTTPS');
