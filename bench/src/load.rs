@@ -29,6 +29,7 @@ use crate::process::processor_time;
 use crate::tls::{self, Endpoint};
 
 mod cloud_messages;
+pub(crate) mod devices;
 mod pace;
 
 /// What the conductor wants.

@@ -11,9 +11,19 @@
 //!                            node gateway.js
 //! ```
 //!
-//! The conductor (the program without a role) starts a hub and one peer, has the load generator drive the peer, reads
-//! what the processes used from `/proc`, stops everything and goes on with the next peer. A *trial* is one such pass.
-//! Peers are started afresh for every trial, and their order is rotated from round to round, so that none of them always
+//! The emulator is measured as a hub, beside mosquitto, by devices of the load generator's own:
+//!
+//! ```text
+//!                  MQTT over TLS
+//!   devices  ───────────────────────►  hub
+//!
+//!   tombolo-bench devices               mosquitto
+//!                                       tombolo emulator
+//! ```
+//!
+//! The conductor (the program without a role) starts a hub and one peer, or a hub alone, has the load generator drive it, reads
+//! what the processes used from `/proc`, stops everything and goes on with the next. A *trial* is one such pass.
+//! Subjects are started afresh for every trial, and their order is rotated from round to round, so that none of them always
 //! has the warm or the cold machine. What counts is the ratio of two peers within a round; absolute numbers say more
 //! about the machine than about the program.
 //!
@@ -56,6 +66,7 @@ fn main() -> ExitCode {
     let result = match arguments.role {
         None => rig::conduct(&arguments.options()),
         Some(Role::Load { plan }) => load::run(&plan),
+        Some(Role::Devices { plan }) => load::devices::run(&plan),
         Some(Role::BareProxy { settings }) => bare_proxy::run(&settings),
         Some(Role::Leashed { command }) => process::leash(&command),
     };

@@ -11,8 +11,10 @@ use iothub::sas::{self, Key};
 use iothub::{HubName, Identity, Timestamp};
 use mqtt_protocol_core::mqtt::common::Cursor;
 use mqtt_protocol_core::mqtt::connection::Event;
-use mqtt_protocol_core::mqtt::packet::{GenericPacketTrait as _, Packet, Qos, v3_1_1};
-use mqtt_protocol_core::mqtt::result_code::{ConnectReturnCode, MqttError};
+use mqtt_protocol_core::mqtt::packet::{
+    GenericPacketTrait as _, Packet, Qos, SubEntry, SubOpts, v3_1_1,
+};
+use mqtt_protocol_core::mqtt::result_code::{ConnectReturnCode, MqttError, SubackReturnCode};
 use mqtt_protocol_core::mqtt::{Connection, Version, role};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -60,6 +62,31 @@ impl Session {
                         bail!("the hub refused {}: {:?}", device.id, answer.return_code());
                     }
                     return Ok(session);
+                }
+            }
+        }
+    }
+
+    /// Subscribes with QoS 1 and waits for the SUBACK.
+    pub(crate) async fn subscribe(&mut self, filter: &str) -> anyhow::Result<()> {
+        let number = self.mqtt.acquire_packet_id().map_err(refused)?;
+        let entry = SubEntry::new(filter, SubOpts::new().set_qos(Qos::AtLeastOnce));
+        let subscribe = v3_1_1::Subscribe::builder()
+            .packet_id(number)
+            .entries(vec![entry.map_err(refused)?])
+            .build()
+            .map_err(refused)?;
+        let events = self.mqtt.checked_send(subscribe);
+        let mut out = Vec::new();
+        collect(events, &mut out)?;
+        self.write(&out).await?;
+        loop {
+            for event in self.receive().await? {
+                if let Event::NotifyPacketReceived(Packet::V3_1_1Suback(answer)) = event {
+                    return match answer.return_codes().first() {
+                        Some(SubackReturnCode::Failure) | None => bail!("{filter} was refused"),
+                        Some(_) => Ok(()),
+                    };
                 }
             }
         }

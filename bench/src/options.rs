@@ -58,11 +58,11 @@ pub(crate) struct Arguments {
     #[arg(long)]
     h2: bool,
 
-    /// Idle sessions of the memory row [default: 10000, with --quick 1000]
+    /// Idle sessions of the memory row, and connections of the connections row [default: 10000, with --quick 1000]
     #[arg(long, value_parser = clap::value_parser!(u16).range(100..=15_000))]
     sessions: Option<u16>,
 
-    /// How long the sessions of the memory row are quiet before they are weighed, in seconds
+    /// How long those are quiet before they are weighed, in seconds
     /// [default: 60, with --quick 5]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=120))]
     quiet: Option<u16>,
@@ -83,6 +83,12 @@ pub(crate) enum Role {
     #[command(hide = true)]
     Load {
         /// A [`crate::load::Plan`].
+        plan: String,
+    },
+    /// Drives a hub.
+    #[command(hide = true)]
+    Devices {
+        /// A [`crate::load::devices::Plan`].
         plan: String,
     },
     /// The floor that the gateway is compared with.

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::machine::Machine;
 use crate::options::Options;
-use crate::rows::{Comparison, Figure, Goal, Measure, Samples, Spread};
+use crate::rows::{Comparison, Figure, Goal, Measure, Samples, Spread, Subject};
 use crate::stage::PeerKind;
 
 /// Tells how far things are.
@@ -41,7 +41,7 @@ struct Table {
     figure: Figure,
     title: &'static str,
     unit: &'static str,
-    peers: Vec<Line>,
+    subjects: Vec<Line>,
     comparisons: Vec<Line>,
 }
 
@@ -76,9 +76,7 @@ impl Report {
                 .into_iter()
                 .map(|(peer, reason)| (peer.name(), reason))
                 .collect(),
-            tables: figures
-                .map(|&figure| Table::new(figure, &options.peers, samples))
-                .collect(),
+            tables: figures.map(|&figure| Table::new(figure, samples)).collect(),
         }
     }
 
@@ -109,7 +107,7 @@ fn describe(options: &Options) -> String {
 }
 
 impl Table {
-    fn new(figure: Figure, peers: &[PeerKind], samples: &Samples) -> Self {
+    fn new(figure: Figure, samples: &Samples) -> Self {
         let line = |name: String, values: &[f64], verdict: Option<Verdict>| {
             Some(Line {
                 name,
@@ -121,15 +119,15 @@ impl Table {
         let comparisons = figure.comparisons().iter().filter_map(|comparison| {
             let values = samples.compare(figure, comparison.by);
             let verdict = Verdict::of(*comparison, figure, &values, samples);
-            line(comparison.by.to_string(), &values, verdict)
+            line(label(figure.ours(), comparison.by), &values, verdict)
         });
         Self {
             figure,
             title: figure.title(),
             unit: figure.unit(),
-            peers: peers
-                .iter()
-                .filter_map(|&peer| line(peer.name().to_owned(), samples.get(figure, peer), None))
+            subjects: samples
+                .subjects(figure)
+                .filter_map(|who| line(who.name().to_owned(), samples.get(figure, who), None))
                 .collect(),
             comparisons: comparisons.collect(),
         }
@@ -151,8 +149,8 @@ impl Verdict {
         let (sign, bound, is_reached) = match comparison.goal? {
             Goal::Least(bound) => ("≥", bound, median >= bound),
             Goal::Most(bound) => ("≤", bound, median <= bound),
-            Goal::NoMoreThan(other, peer) => {
-                let bound = Spread::of(samples.get(other, peer))?.median;
+            Goal::NoMoreThan(other, whose) => {
+                let bound = Spread::of(samples.get(other, whose))?.median;
                 ("≤", bound, median <= bound)
             }
         };
@@ -164,13 +162,13 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Measure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Alone => f.write_str("gateway"),
-            Self::RatioTo(peer) => write!(f, "gateway / {}", peer.name()),
-            Self::LessThan(peer) => write!(f, "gateway - {}", peer.name()),
-        }
+/// What is set against what.
+fn label(ours: Subject, by: Measure) -> String {
+    let ours = ours.name();
+    match by {
+        Measure::Alone => ours.to_owned(),
+        Measure::RatioTo(other) => format!("{ours} / {}", other.name()),
+        Measure::LessThan(other) => format!("{ours} - {}", other.name()),
     }
 }
 
@@ -199,7 +197,7 @@ impl fmt::Display for Report {
                 "\n{heading:<58} {:>10} {:>10} {:>10}",
                 "min", "median", "max"
             )?;
-            for line in table.peers.iter().chain(&table.comparisons) {
+            for line in table.subjects.iter().chain(&table.comparisons) {
                 let Spread { min, median, max } = line.spread;
                 let [min, median, max] = [min, median, max].map(|value| Number(value).to_string());
                 write!(f, "  {:<56} {min:>10} {median:>10} {max:>10}", line.name)?;
@@ -209,7 +207,7 @@ impl fmt::Display for Report {
                 }
                 writeln!(f)?;
             }
-            if table.peers.is_empty() {
+            if table.subjects.is_empty() {
                 writeln!(f, "  not measured")?;
             }
         }
@@ -245,11 +243,10 @@ mod tests {
         ] {
             let mut gained = Gained::default();
             gained.note(Figure::Rate, rate);
-            samples.add(peer, &gained);
+            samples.add(Subject::Peer(peer), &gained);
         }
-        let peers = [PeerKind::Gateway, PeerKind::BareProxy];
-        let table = Table::new(Figure::Rate, &peers, &samples);
-        assert_eq!(table.peers.len(), 2);
+        let table = Table::new(Figure::Rate, &samples);
+        assert_eq!(table.subjects.len(), 2);
         let [ratio] = &table.comparisons[..] else {
             panic!("one comparison has values: {:?}", table.comparisons);
         };

@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::machine::Machine;
 use crate::options::Options;
 use crate::report::{Report, say};
-use crate::rows::{Samples, Trial};
+use crate::rows::{Run, Samples, Subject, Trial};
 use crate::stage::certificates::Certificates;
 use crate::stage::{HubKind, PeerKind, gateway, node};
 use crate::trial;
@@ -57,26 +57,29 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
     }
     allow_many_files(options.sessions)?;
     let (rig, skipped) = Rig::prepare(options).await?;
-    let peers = &rig.options.peers;
     let mut samples = Samples::default();
     for trial in Trial::wanted(&options.rows) {
         let rounds = trial.rounds(options.rounds);
+        let runs = trial.runs(&rig.options.peers);
         for round in 0..rounds {
             // Nobody is always first.
-            for turn in 0..peers.len() {
-                let peer = peers[(round + turn) % peers.len()];
-                let gained = match trial {
-                    Trial::Telemetry => trial::telemetry(&rig, peer).await,
-                    Trial::Cold => trial::cold(&rig, peer).await,
-                    Trial::Memory => trial::memory(&rig, peer).await,
+            for turn in 0..runs.len() {
+                let run = runs[(round + turn) % runs.len()];
+                let subject = run.subject();
+                let gained = match run {
+                    Run::Telemetry(peer) => trial::telemetry(&rig, peer).await,
+                    Run::Cold(peer) => trial::cold(&rig, peer).await,
+                    Run::Memory(peer) => trial::memory(&rig, peer).await,
+                    Run::Intake(hub) => trial::intake(&rig, hub).await,
+                    Run::Connections(hub) => trial::connections(&rig, hub).await,
                 }
-                .with_context(|| format!("the {trial} trial of the {} failed", peer.name()))?;
+                .with_context(|| format!("the {trial} trial of the {} failed", subject.name()))?;
                 say(format_args!(
                     "{trial}, round {} of {rounds}, {}: {gained}",
                     round + 1,
-                    peer.name()
+                    subject.name()
                 ));
-                samples.add(peer, &gained);
+                samples.add(subject, &gained);
             }
         }
     }
@@ -94,13 +97,23 @@ impl Rig {
         let mut options = options.clone();
         let mut skipped = Vec::new();
         let mut tombolo = None;
-        if options.peers.contains(&PeerKind::Gateway) || options.hub == HubKind::Emulator {
+        let wanted = Vec::from_iter(Trial::wanted(&options.rows));
+        let is_wanted = |subject| {
+            let runs = wanted.iter().flat_map(|trial| trial.runs(&options.peers));
+            runs.map(Run::subject).any(|wanted| wanted == subject)
+        };
+        let is_hub = options.hub == HubKind::Emulator;
+        let (gateway, emulator) = (
+            Subject::Peer(PeerKind::Gateway),
+            Subject::Hub(HubKind::Emulator),
+        );
+        if is_wanted(gateway) || is_wanted(emulator) || is_hub {
             tombolo = Some(match &options.gateway_binary {
                 Some(path) => path.clone(),
                 None => gateway::build().await?,
             });
         }
-        if options.peers.contains(&PeerKind::Node)
+        if is_wanted(Subject::Peer(PeerKind::Node))
             && let Err(error) = node::prepare().await
         {
             options.peers.retain(|&peer| peer != PeerKind::Node);

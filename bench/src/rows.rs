@@ -6,7 +6,7 @@ use std::fmt;
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::stage::PeerKind;
+use crate::stage::{HubKind, PeerKind};
 
 /// What `--only` chooses from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -23,14 +23,41 @@ pub(crate) enum Row {
     Start,
     /// First request of a device that has no session
     Cold,
+    /// Telemetry that the emulator takes, beside mosquitto
+    Intake,
+    /// Memory of an idle device connection at the emulator, beside mosquitto
+    Connections,
+    /// From the start of the emulator to its first answer
+    HubStart,
 }
 
-/// One pass with one peer.
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Subject {
+    /// Between the load generator and a hub.
+    Peer(PeerKind),
+    /// With devices of the load generator's own.
+    Hub(HubKind),
+}
+
+/// One pass with one subject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trial {
     Telemetry,
     Cold,
     Memory,
+    Intake,
+    Connections,
+}
+
+/// A trial with one subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Run {
+    Telemetry(PeerKind),
+    Cold(PeerKind),
+    Memory(PeerKind),
+    Intake(HubKind),
+    Connections(HubKind),
 }
 
 /// One number that a trial brings.
@@ -50,24 +77,31 @@ pub(crate) enum Figure {
     Start,
     Cold,
     Warm,
+    Intake,
+    IntakeProcessor,
+    IntakeLoadProcessor,
+    IntakeNeighbours,
+    ConnectionMemory,
+    ConnectionsResident,
+    HubStart,
 }
 
-/// How the gateway's figure is looked at, and what is asked of it.
+/// How our figure is looked at, and what is asked of it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Comparison {
     pub(crate) by: Measure,
     pub(crate) goal: Option<Goal>,
 }
 
-/// A way to look at the gateway's figure.
+/// A way to look at our figure: the gateway's, or the emulator's among hubs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Measure {
     /// The number itself.
     Alone,
-    /// Divided by this peer's of the same round.
-    RatioTo(PeerKind),
-    /// Less this peer's of the same round.
-    LessThan(PeerKind),
+    /// Divided by this one's of the same round.
+    RatioTo(Subject),
+    /// Less this one's of the same round.
+    LessThan(Subject),
 }
 
 /// What is asked of the median.
@@ -75,8 +109,8 @@ pub(crate) enum Measure {
 pub(crate) enum Goal {
     Least(f64),
     Most(f64),
-    /// No more than the median of another figure of another peer.
-    NoMoreThan(Figure, PeerKind),
+    /// No more than the median of another figure of this one.
+    NoMoreThan(Figure, Subject),
 }
 
 impl Row {
@@ -93,6 +127,14 @@ impl Row {
             Self::Memory => &[Figure::SessionMemory, Figure::ResidentMemory],
             Self::Start => &[Figure::Start],
             Self::Cold => &[Figure::Cold, Figure::Warm],
+            Self::Intake => &[
+                Figure::Intake,
+                Figure::IntakeProcessor,
+                Figure::IntakeLoadProcessor,
+                Figure::IntakeNeighbours,
+            ],
+            Self::Connections => &[Figure::ConnectionMemory, Figure::ConnectionsResident],
+            Self::HubStart => &[Figure::HubStart],
         }
     }
 
@@ -101,6 +143,8 @@ impl Row {
             Self::Rate | Self::Cpu | Self::Latency => Trial::Telemetry,
             Self::Memory => Trial::Memory,
             Self::Start | Self::Cold => Trial::Cold,
+            Self::Intake | Self::HubStart => Trial::Intake,
+            Self::Connections => Trial::Connections,
         }
     }
 }
@@ -108,17 +152,39 @@ impl Row {
 impl Trial {
     /// The trials that bring these rows.
     pub(crate) fn wanted(rows: &[Row]) -> impl Iterator<Item = Self> {
-        [Self::Telemetry, Self::Cold, Self::Memory]
-            .into_iter()
-            .filter(|&trial| rows.iter().any(|row| row.trial() == trial))
+        [
+            Self::Telemetry,
+            Self::Cold,
+            Self::Intake,
+            Self::Memory,
+            Self::Connections,
+        ]
+        .into_iter()
+        .filter(|&trial| rows.iter().any(|row| row.trial() == trial))
     }
 
     /// How often it is done, if `rounds` were asked for.
     pub(crate) fn rounds(self, rounds: usize) -> usize {
         match self {
-            Self::Telemetry | Self::Cold => rounds,
+            Self::Telemetry | Self::Cold | Self::Intake => rounds,
             // It averages over thousands of sessions, and takes minutes.
-            Self::Memory => 1,
+            Self::Memory | Self::Connections => 1,
+        }
+    }
+
+    /// One run for each that it compares, of the peers that there are and of all hubs.
+    pub(crate) fn runs(self, peers: &[PeerKind]) -> Vec<Run> {
+        let with_peers = |run: fn(PeerKind) -> Run| peers.iter().copied().map(run).collect();
+        let with_hubs = |run: fn(HubKind) -> Run| {
+            let hubs = HubKind::value_variants().iter().copied();
+            hubs.map(run).collect()
+        };
+        match self {
+            Self::Telemetry => with_peers(Run::Telemetry),
+            Self::Cold => with_peers(Run::Cold),
+            Self::Memory => with_peers(Run::Memory),
+            Self::Intake => with_hubs(Run::Intake),
+            Self::Connections => with_hubs(Run::Connections),
         }
     }
 }
@@ -129,15 +195,62 @@ impl fmt::Display for Trial {
             Self::Telemetry => "telemetry",
             Self::Cold => "start and cold",
             Self::Memory => "memory",
+            Self::Intake => "intake",
+            Self::Connections => "connections",
         })
     }
 }
 
+impl Run {
+    pub(crate) fn subject(self) -> Subject {
+        match self {
+            Self::Telemetry(peer) | Self::Cold(peer) | Self::Memory(peer) => Subject::Peer(peer),
+            Self::Intake(hub) | Self::Connections(hub) => Subject::Hub(hub),
+        }
+    }
+}
+
+impl Subject {
+    /// As tables call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Peer(peer) => peer.name(),
+            Self::Hub(hub) => hub.name(),
+        }
+    }
+}
+
 impl Figure {
+    /// Who is to reach the goal.
+    pub(crate) fn ours(self) -> Subject {
+        match self {
+            Self::Intake
+            | Self::IntakeProcessor
+            | Self::IntakeLoadProcessor
+            | Self::IntakeNeighbours
+            | Self::ConnectionMemory
+            | Self::ConnectionsResident
+            | Self::HubStart => Subject::Hub(HubKind::Emulator),
+            Self::Rate
+            | Self::Neighbours
+            | Self::Processor
+            | Self::HubProcessor
+            | Self::LoadProcessor
+            | Self::HalfLoad
+            | Self::LatencyP50
+            | Self::LatencyP99
+            | Self::SessionMemory
+            | Self::ResidentMemory
+            | Self::Start
+            | Self::Cold
+            | Self::Warm => Subject::Peer(PeerKind::Gateway),
+        }
+    }
+
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Rate => "telemetry acknowledged by the hub",
-            Self::Neighbours => "other work on this machine meanwhile",
+            Self::Neighbours | Self::IntakeNeighbours => "other work on this machine meanwhile",
             Self::Processor => "processor time of the peer per 1,000 messages",
             Self::HubProcessor => "processor time of the hub beside it",
             Self::LoadProcessor => "processor time of the load generator beside it",
@@ -149,17 +262,29 @@ impl Figure {
             Self::Start => "start to first answer",
             Self::Cold => "first request of a device, session not open",
             Self::Warm => "the same request with the session open",
+            Self::Intake => "telemetry that a hub acknowledges",
+            Self::IntakeProcessor => "processor time of the hub per 1,000 messages",
+            Self::IntakeLoadProcessor => "processor time of the devices beside it",
+            Self::ConnectionMemory => "memory of an idle device connection at a hub",
+            Self::ConnectionsResident => "resident memory with all connections",
+            Self::HubStart => "start of a hub to its first answer",
         }
     }
 
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Self::Rate | Self::HalfLoad => "messages/s",
-            Self::Neighbours => "% of all cores",
-            Self::Processor | Self::HubProcessor | Self::LoadProcessor | Self::Start => "ms",
+            Self::Rate | Self::HalfLoad | Self::Intake => "messages/s",
+            Self::Neighbours | Self::IntakeNeighbours => "% of all cores",
+            Self::Processor
+            | Self::HubProcessor
+            | Self::LoadProcessor
+            | Self::Start
+            | Self::IntakeProcessor
+            | Self::IntakeLoadProcessor
+            | Self::HubStart => "ms",
             Self::LatencyP50 | Self::LatencyP99 | Self::Cold | Self::Warm => "µs",
-            Self::SessionMemory => "KiB",
-            Self::ResidentMemory => "MiB",
+            Self::SessionMemory | Self::ConnectionMemory => "KiB",
+            Self::ResidentMemory | Self::ConnectionsResident => "MiB",
         }
     }
 
@@ -170,32 +295,34 @@ impl Figure {
         }
         use Goal::{Least, Most, NoMoreThan};
         use Measure::{Alone, LessThan, RatioTo};
-        use PeerKind::{BareProxy, Node};
+        const BARE: Subject = Subject::Peer(PeerKind::BareProxy);
+        const NODE: Subject = Subject::Peer(PeerKind::Node);
+        const MOSQUITTO: Subject = Subject::Hub(HubKind::Mosquitto);
         match self {
             Self::Rate => {
                 const {
                     &[
-                        comparison(RatioTo(BareProxy), Some(Least(0.9))),
-                        comparison(RatioTo(Node), Some(Least(5.0))),
+                        comparison(RatioTo(BARE), Some(Least(0.9))),
+                        comparison(RatioTo(NODE), Some(Least(5.0))),
                     ]
                 }
             }
             Self::Processor => {
                 const {
                     &[
-                        comparison(RatioTo(BareProxy), Some(Most(1.3))),
-                        comparison(RatioTo(Node), None),
+                        comparison(RatioTo(BARE), Some(Most(1.3))),
+                        comparison(RatioTo(NODE), None),
                     ]
                 }
             }
-            Self::LatencyP50 => const { &[comparison(LessThan(BareProxy), Some(Most(150.0)))] },
-            Self::LatencyP99 => const { &[comparison(LessThan(BareProxy), Some(Most(2000.0)))] },
+            Self::LatencyP50 => const { &[comparison(LessThan(BARE), Some(Most(150.0)))] },
+            Self::LatencyP99 => const { &[comparison(LessThan(BARE), Some(Most(2000.0)))] },
             Self::SessionMemory => {
                 const {
                     &[
                         comparison(Alone, Some(Most(16.0))),
-                        comparison(RatioTo(BareProxy), None),
-                        comparison(RatioTo(Node), Some(Most(0.1))),
+                        comparison(RatioTo(BARE), None),
+                        comparison(RatioTo(NODE), Some(Most(0.1))),
                     ]
                 }
             }
@@ -204,17 +331,31 @@ impl Figure {
             Self::Cold => {
                 const {
                     &[comparison(
-                        LessThan(BareProxy),
-                        Some(NoMoreThan(Self::Warm, BareProxy)),
+                        LessThan(BARE),
+                        Some(NoMoreThan(Self::Warm, BARE)),
                     )]
                 }
             }
+            Self::Intake => const { &[comparison(RatioTo(MOSQUITTO), Some(Least(1.0)))] },
+            Self::IntakeProcessor => const { &[comparison(RatioTo(MOSQUITTO), None)] },
+            Self::ConnectionMemory => {
+                const {
+                    &[
+                        comparison(Alone, Some(Most(16.0))),
+                        comparison(RatioTo(MOSQUITTO), None),
+                    ]
+                }
+            }
+            Self::HubStart => const { &[comparison(Alone, Some(Most(100.0)))] },
             Self::Neighbours
             | Self::HubProcessor
             | Self::LoadProcessor
             | Self::HalfLoad
             | Self::ResidentMemory
-            | Self::Warm => &[],
+            | Self::Warm
+            | Self::IntakeLoadProcessor
+            | Self::IntakeNeighbours
+            | Self::ConnectionsResident => &[],
         }
     }
 }
@@ -250,23 +391,29 @@ impl fmt::Display for Gained {
 
 /// What all trials brought: a value for each round.
 #[derive(Debug, Default)]
-pub(crate) struct Samples(BTreeMap<(Figure, PeerKind), Vec<f64>>);
+pub(crate) struct Samples(BTreeMap<(Figure, Subject), Vec<f64>>);
 
 impl Samples {
-    pub(crate) fn add(&mut self, peer: PeerKind, gained: &Gained) {
+    pub(crate) fn add(&mut self, subject: Subject, gained: &Gained) {
         for &(figure, value) in &gained.0 {
-            self.0.entry((figure, peer)).or_default().push(value);
+            self.0.entry((figure, subject)).or_default().push(value);
         }
     }
 
     /// The values of all rounds, in their order; none if it was not measured.
-    pub(crate) fn get(&self, figure: Figure, peer: PeerKind) -> &[f64] {
-        self.0.get(&(figure, peer)).map_or(&[], Vec::as_slice)
+    pub(crate) fn get(&self, figure: Figure, subject: Subject) -> &[f64] {
+        self.0.get(&(figure, subject)).map_or(&[], Vec::as_slice)
     }
 
-    /// The gateway's figure, looked at in this way, for each round.
+    /// Whose values of a figure there are, in the order of the tables.
+    pub(crate) fn subjects(&self, figure: Figure) -> impl Iterator<Item = Subject> {
+        let keys = self.0.keys();
+        keys.filter_map(move |&(of, subject)| (of == figure).then_some(subject))
+    }
+
+    /// Our figure, looked at in this way, for each round.
     pub(crate) fn compare(&self, figure: Figure, by: Measure) -> Vec<f64> {
-        let own = self.get(figure, PeerKind::Gateway).iter();
+        let own = self.get(figure, figure.ours()).iter();
         match by {
             Measure::Alone => own.copied().collect(),
             Measure::RatioTo(other) => own
@@ -321,14 +468,15 @@ mod tests {
         let mut samples = Samples::default();
         for (gateway, bare) in [(90.0, 100.0), (40.0, 50.0)] {
             for (peer, value) in [(PeerKind::Gateway, gateway), (PeerKind::BareProxy, bare)] {
+                let peer = Subject::Peer(peer);
                 let mut gained = Gained::default();
                 gained.note(Figure::Rate, value);
                 samples.add(peer, &gained);
             }
         }
-        let by = Measure::RatioTo(PeerKind::BareProxy);
+        let by = Measure::RatioTo(Subject::Peer(PeerKind::BareProxy));
         assert_eq!(samples.compare(Figure::Rate, by), [0.9, 0.8]);
-        let by = Measure::RatioTo(PeerKind::Node);
+        let by = Measure::RatioTo(Subject::Peer(PeerKind::Node));
         assert!(samples.compare(Figure::Rate, by).is_empty());
     }
 
@@ -336,5 +484,16 @@ mod tests {
     fn one_trial_may_bring_several_rows() {
         let wanted: Vec<_> = Trial::wanted(&[Row::Latency, Row::Rate, Row::Start]).collect();
         assert_eq!(wanted, [Trial::Telemetry, Trial::Cold]);
+    }
+
+    #[test]
+    fn hubs_are_compared_with_each_other_and_not_with_peers() {
+        let peers = [PeerKind::Gateway];
+        let compared = |trial: Trial| {
+            let runs = trial.runs(&peers).into_iter();
+            runs.map(|run| run.subject().name()).collect::<Vec<_>>()
+        };
+        assert_eq!(compared(Trial::Memory), ["gateway"]);
+        assert_eq!(compared(Trial::Intake), ["mosquitto", "tombolo emulator"]);
     }
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use serde::Serialize;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::bare_proxy;
@@ -21,8 +20,11 @@ use crate::tls::{self, Endpoint};
 pub(crate) mod certificates;
 mod emulator;
 pub(crate) mod gateway;
+mod hub_alone;
 mod mosquitto;
 pub(crate) mod node;
+
+pub(crate) use hub_alone::HubStage;
 
 /// What stands between the load generator and the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
@@ -40,7 +42,7 @@ pub(crate) enum PeerKind {
 }
 
 /// The hub that the peers talk to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum HubKind {
     /// The broker of the Debian package: fast, and nobody's relative
     Mosquitto,
@@ -63,6 +65,8 @@ struct Hub {
     endpoint: Endpoint,
     /// The service API, if the hub has to be told its devices.
     service: Option<Endpoint>,
+    /// From the start of the process to the first TLS handshake.
+    start: Duration,
 }
 
 /// A peer that answers.
@@ -107,14 +111,7 @@ impl<'a> Stage<'a> {
     pub(crate) async fn open(rig: &'a Rig, kind: PeerKind, devices: usize) -> anyhow::Result<Self> {
         let folder = rig.new_folder(kind.name())?;
         let mut fleet = Fleet::new(devices)?;
-        let mut hub = match rig.options.hub {
-            HubKind::Mosquitto => mosquitto::start(rig, &folder)?,
-            HubKind::Emulator => emulator::start(rig, &folder)?,
-        };
-        hub.wait().await?;
-        if let Some(service) = &hub.service {
-            emulator::register(service, &fleet).await?;
-        }
+        let hub = Hub::open(rig, rig.options.hub, &folder, &fleet).await?;
         fleet.write(&folder.join(FLEET))?;
         let listen = free_address()?;
         let begun = Instant::now();
@@ -195,12 +192,33 @@ impl<'a> Stage<'a> {
 }
 
 impl Hub {
+    /// Starts it and makes the devices known.
+    async fn open(rig: &Rig, kind: HubKind, folder: &Path, fleet: &Fleet) -> anyhow::Result<Self> {
+        let begun = Instant::now();
+        let mut hub = match kind {
+            HubKind::Mosquitto => mosquitto::start(rig, folder)?,
+            HubKind::Emulator => emulator::start(rig, folder)?,
+        };
+        hub.wait().await?;
+        hub.start = begun.elapsed();
+        if let Some(service) = &hub.service {
+            emulator::register(service, fleet).await?;
+        }
+        Ok(hub)
+    }
+
+    /// Waits for the end of a TLS handshake: then a device can connect.
     async fn wait(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + LONGEST_START;
-        while TcpStream::connect(self.endpoint.address).await.is_err() {
+        loop {
+            // The emulator's authority is made at its start.
+            if let Ok(tls) = tls::client(&self.endpoint.ca_file, &[])
+                && self.endpoint.connect(&tls.into()).await.is_ok()
+            {
+                return Ok(());
+            }
             again("the hub", &mut self.process, until).await?;
         }
-        Ok(())
     }
 }
 

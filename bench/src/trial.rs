@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::load::{Outcome, Step};
+use crate::load::{Outcome, Step, devices};
 use crate::rig::Rig;
 use crate::rows::{Figure, Gained};
-use crate::stage::{HubKind, PeerKind, Stage};
+use crate::stage::{HubKind, HubStage, PeerKind, Stage};
 
 /// Rate, cost, latency at half load.
 pub(crate) async fn telemetry(rig: &Rig, peer: PeerKind) -> anyhow::Result<Gained> {
@@ -81,6 +81,54 @@ pub(crate) async fn memory(rig: &Rig, peer: PeerKind) -> anyhow::Result<Gained> 
         let sessions = (options.sessions - few) as f64;
         gained.note(Figure::SessionMemory, (after - before) / sessions);
         gained.note(Figure::ResidentMemory, after / 1024.0);
+    }
+    stage.close().await?;
+    Ok(gained)
+}
+
+/// A hub's start, and what it takes from devices that have their connections open.
+pub(crate) async fn intake(rig: &Rig, hub: HubKind) -> anyhow::Result<Gained> {
+    let options = &rig.options;
+    let mut stage = HubStage::open(rig, hub, options.connections).await?;
+    let steps = [
+        devices::Step::Connect(0..options.connections),
+        devices::Step::Publish(WARM_UP),
+        devices::Step::Publish(options.measured),
+    ];
+    let outcomes = stage.load(&steps).await?;
+    let mut gained = Gained::default();
+    gained.note(Figure::HubStart, millis(stage.start()));
+    if let [_, _, full] = &outcomes[..] {
+        let per_thousand = |time: Duration| millis(time) / full.done as f64 * 1000.0;
+        gained.note(Figure::Intake, full.rate());
+        gained.note(Figure::IntakeProcessor, per_thousand(full.hub_time));
+        gained.note(Figure::IntakeLoadProcessor, per_thousand(full.load_time));
+        if let Some(share) = full.neighbours {
+            gained.note(Figure::IntakeNeighbours, share * 100.0);
+        }
+    }
+    stage.close().await?;
+    Ok(gained)
+}
+
+/// Memory of a hub with a tenth of the connections, and with all; the difference is the connections'.
+pub(crate) async fn connections(rig: &Rig, hub: HubKind) -> anyhow::Result<Gained> {
+    let options = &rig.options;
+    let mut stage = HubStage::open(rig, hub, options.sessions).await?;
+    let few = options.sessions / 10;
+    let steps = [
+        devices::Step::Connect(0..few),
+        devices::Step::Quiet(options.quiet),
+        devices::Step::Connect(few..options.sessions),
+        devices::Step::Quiet(options.quiet),
+    ];
+    let outcomes = stage.load(&steps).await?;
+    let mut gained = Gained::default();
+    if let [_, before, _, after] = &outcomes[..] {
+        let (before, after) = (before.hub_kib as f64, after.hub_kib as f64);
+        let connections = (options.sessions - few) as f64;
+        gained.note(Figure::ConnectionMemory, (after - before) / connections);
+        gained.note(Figure::ConnectionsResident, after / 1024.0);
     }
     stage.close().await?;
     Ok(gained)

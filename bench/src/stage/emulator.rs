@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use http::{Method, StatusCode};
@@ -45,6 +46,7 @@ pub(super) fn start(rig: &Rig, folder: &Path) -> anyhow::Result<Hub> {
         process: Process::start("emulator", rig.tombolo()?, arguments, folder)?,
         endpoint: devices,
         service: Some(service),
+        start: Duration::ZERO,
     })
 }
 

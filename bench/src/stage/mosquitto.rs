@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -52,6 +53,7 @@ pub(super) fn start(rig: &Rig, folder: &Path) -> anyhow::Result<Hub> {
         process,
         endpoint,
         service: None,
+        start: Duration::ZERO,
     })
 }
 

@@ -30,7 +30,7 @@ fn a_short_run_brings_figures_and_leaves_nothing_behind() {
             .iter()
             .find(|table| table["figure"] == figure)
             .unwrap();
-        let measured = table["peers"][0]["spread"]["median"].as_f64().unwrap();
+        let measured = table["subjects"][0]["spread"]["median"].as_f64().unwrap();
         assert!(measured > 0.0, "{figure}: {table}");
     }
     let left: Vec<_> = std::fs::read_dir(folder.path())
@@ -38,6 +38,41 @@ fn a_short_run_brings_figures_and_leaves_nothing_behind() {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert_eq!(left, ["result.json"]);
+}
+
+#[test]
+#[ignore = "needs mosquitto, and the program itself in TOMBOLO: ./test conformance"]
+fn the_emulator_is_measured_beside_another_hub() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("result.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_tombolo-bench"))
+        .args("--only intake,hub-start,connections --rounds 1 --seconds 1".split(' '))
+        .args("--connections 4 --sessions 100 --quiet 1 --gateway-binary".split(' '))
+        .arg(std::env::var_os("TOMBOLO").expect("TOMBOLO names the program"))
+        .arg("--json")
+        .arg(&json)
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    for figure in ["intake", "hub-start", "connection-memory"] {
+        let tables = report["tables"].as_array().unwrap();
+        let table = tables
+            .iter()
+            .find(|table| table["figure"] == figure)
+            .unwrap();
+        let names = table["subjects"].as_array().unwrap().iter();
+        let names: Vec<_> = names.map(|line| line["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["mosquitto", "tombolo emulator"], "{figure}");
+        let ratio = &table["comparisons"][0]["spread"]["median"];
+        assert!(ratio.as_f64().unwrap() > 0.0, "{figure}: {table}");
+    }
 }
 
 #[test]
