@@ -124,7 +124,10 @@ impl Error {
             | Self::AnswerLost(_) => true,
             Self::AnswerUncertain(_) | Self::Unfinished | Self::Panicked => false,
             Self::Submit(error) => match error {
-                SubmitError::DeviceFull { .. } | SubmitError::Full => true,
+                SubmitError::DeviceFull { .. }
+                | SubmitError::Full
+                | SubmitError::KeyReused
+                | SubmitError::TooManyKeys { .. } => true,
                 SubmitError::Store(error) => *error != StoreError::UnknownOutcome,
             },
             Self::Failed(failure) => match **failure {
@@ -132,8 +135,11 @@ impl Error {
                 | Failure::HubUnavailable
                 | Failure::MethodGone
                 | Failure::DoesNotFit
-                | Failure::Stopping => true,
-                Failure::HubError { .. } | Failure::HubTimeout => false,
+                | Failure::Stopping
+                | Failure::Damaged => true,
+                Failure::HubError { .. } | Failure::HubTimeout | Failure::HubClosedOnPublish => {
+                    false
+                }
             },
             Self::Mismatch | Self::Settle(_) | Self::Store(_) | Self::Lost(_) | Self::Stopping => {
                 false
@@ -202,6 +208,7 @@ impl Devices {
                 identity: identity.clone(),
                 work: Work::Telemetry(telemetry),
                 survival: Survival::Ephemeral { deadline },
+                fingerprint: None,
             };
             if self.last_call.is_cancelled() {
                 results[place] = Err(Error::Stopping);
@@ -365,6 +372,7 @@ impl Devices {
             identity: identity.clone(),
             work,
             survival: Survival::Ephemeral { deadline },
+            fingerprint: None,
         };
         let ticket = self.submit(&submission).await?;
         self.outcome(ticket, deadline).await

@@ -56,6 +56,8 @@ pub struct Bounds {
     pub inbox_methods: usize,
     /// Dead letters of a device that are kept.
     pub dead_letters: usize,
+    /// Keys of a device or module.
+    pub keys: usize,
     /// Tokens of a device or module.
     pub tokens: usize,
     /// Abandons that make a dead letter.
@@ -92,6 +94,12 @@ macro_rules! conformance {
                 a_settled_entry_makes_a_full_lane_ready,
                 the_backlog_lists_devices_whose_entries_wait,
                 a_durable_entry_is_kept_or_refused,
+                a_persisted_entry_has_no_deadline,
+                a_failure_that_may_pass_puts_a_durable_entry_back,
+                a_durable_entry_that_fails_for_good_is_a_dead_letter,
+                a_fingerprint_tells_a_repetition_from_another_submission,
+                a_receipt_follows_its_submission,
+                the_keys_of_a_device_are_bounded,
             }
             inbox {
                 reading_shows_everything_in_order_and_consumes_nothing,
@@ -122,6 +130,7 @@ macro_rules! conformance {
                 the_newest_desired_properties_are_shown,
                 the_newest_dead_letters_are_kept,
                 a_dead_letter_is_kept_for_a_day,
+                a_dead_letter_is_replayed_once_or_was_not_kept,
             }
             leases {
                 a_partition_has_one_owner,
@@ -141,6 +150,9 @@ macro_rules! conformance {
                 tokens_are_listed_the_newest_last,
                 the_tokens_of_an_identity_are_bounded,
                 an_ended_token_is_forgotten_with_the_next_change,
+                a_key_is_answered_with_the_first_answer,
+                a_forgotten_key_begins_again,
+                a_key_ends,
             }
             signals {
                 a_demand_makes_a_device_wanted_once,

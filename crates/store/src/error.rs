@@ -27,6 +27,9 @@ pub enum StoreError {
     /// The engine keeps nothing across a restart, so it cannot make this promise.
     #[error("this store does not survive a restart")]
     Volatile,
+    /// There is no room on the disk, or the store has as many bytes there as it may have; it did not happen.
+    #[error("the store has no room on its disk")]
+    StorageFull,
 }
 
 /// Why a message could not be put into the outbox.
@@ -40,8 +43,65 @@ pub enum SubmitError {
         /// Their bytes.
         bytes: usize,
     },
-    /// The gateway has as many bytes waiting as it may have.
+    /// The gateway has as many bytes waiting, or remembers as many writes, as it may have.
     #[error("the outbox is full")]
+    Full,
+    /// The id is that of another submission: its fingerprint differs.
+    #[error("the key was used for another request")]
+    KeyReused,
+    /// As many keys of the device are remembered as may be.
+    #[error("the device has used {limit} keys, as many as are remembered: wait until one ends")]
+    TooManyKeys {
+        /// How many that is.
+        limit: usize,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an entry of the outbox could not be made durable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PersistError {
+    /// No entry has this id: it was never submitted, or what became of it is forgotten.
+    #[error("no such entry")]
+    Unknown,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a key could not be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The key was used for another request: its fingerprint differs.
+    #[error("the key was used for another request")]
+    Reused,
+    /// As many keys of the device are remembered as may be.
+    #[error("the device has used {limit} keys, as many as are remembered: wait until one ends")]
+    TooMany {
+        /// How many that is.
+        limit: usize,
+    },
+    /// The gateway remembers as many keys as it may.
+    #[error("as many keys are remembered as may be")]
+    Full,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a dead letter could not be sent on its way again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReplayError {
+    /// There is no such dead letter, or no longer.
+    #[error("no such dead letter")]
+    Unknown,
+    /// What it said was not kept, or is damaged.
+    #[error("what the dead letter said is not kept")]
+    NotKept,
+    /// The device has as many entries waiting as it may have.
+    #[error("the device has as many entries waiting as it may have")]
     Full,
     /// The store failed.
     #[error(transparent)]
@@ -51,7 +111,7 @@ pub enum SubmitError {
 /// Why an arrival could not be put into the inbox.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The device has as many entries of this kind as it may have.
+    /// The device has as many entries of this kind, or the gateway as many bytes of all devices, as it may have.
     #[error("the inbox of the device is full")]
     Full,
     /// The store failed.

@@ -26,14 +26,15 @@ use async_trait::async_trait;
 use iothub::{CloudMessage, Identity, MethodRequest, Timestamp, twin::Section};
 
 use crate::{
-    AppendError, ConnectionEpoch, MethodRequestId, Page, Partition, SessionLease, SettleError,
-    StoreError, Ticket,
+    AppendError, ConnectionEpoch, MethodRequestId, Page, Partition, ReplayError, SessionLease,
+    SettleError, StoreError, Ticket,
 };
 
 /// Takes what the hub sent, shows it to devices, carries their settlements back.
 #[async_trait]
 pub trait Inbox: Send + Sync {
-    /// Puts an arrival in. Appending the same id again gives a ticket of the same entry, also for a while after it is
+    /// Puts an arrival in. A message that is not tied to its connection is on disk when this returns, if the engine can do
+    /// that, so that the hub may be told. Appending the same id again gives a ticket of the same entry, also for a while after it is
     /// settled.
     ///
     /// The ticket resolves when the device has settled the message ([`Settlement::Complete`], [`Settlement::Reject`]);
@@ -150,6 +151,25 @@ pub trait Inbox: Send + Sync {
         partition: Partition,
         after: Option<&str>,
     ) -> Result<Page<DeadLetter>, StoreError>;
+
+    /// What a dead letter said; `None` if there is no such dead letter, or the engine has not kept that.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn dead_letter(
+        &self,
+        identity: &Identity,
+        sequence: u64,
+    ) -> Result<Option<Arc<CloudMessage>>, StoreError>;
+
+    /// Offers a dead letter again: as a new message at the end, untied, with a delivery count of zero, that does not expire.
+    /// Of several calls one succeeds.
+    ///
+    /// # Errors
+    ///
+    /// There is no such dead letter, what it said is not kept, the inbox is full, or the store failed.
+    async fn replay(&self, identity: &Identity, sequence: u64) -> Result<(), ReplayError>;
 }
 
 /// What `upstream` names an arrival, so that appending again does nothing twice.
@@ -305,7 +325,8 @@ pub struct Desired {
     pub connection: ConnectionEpoch,
 }
 
-/// A message that no device will see again. What it said is not kept, only what tells an operator which one it was.
+/// A message that no device will see again unless it is [replayed](Inbox::replay). An engine that keeps nothing across a
+/// restart has not kept what it said, only what tells an operator which one it was.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DeadLetter {
     /// Whose it was.

@@ -4,7 +4,8 @@
 //!
 //! - [`Outbox`]: what devices send to the hub. `front` submits, `upstream` reads and settles.
 //! - [`Inbox`]: what the hub sends to devices. `upstream` appends, `front` reads and settles.
-//! - [`Registry`]: devices and the tokens that speak for them.
+//! - [`Registry`]: devices, the tokens that speak for them, and what is remembered of their writes: receipts and
+//!   idempotency keys.
 //! - [`Leases`]: which node owns which part of the devices.
 //! - [`Signals`]: what is neither entry nor record and never on disk: demand from the front, status from upstream. The
 //!   third of its kind has a seat of its own: the [`Judge`] of devices' own tokens.
@@ -40,6 +41,7 @@ mod judge;
 mod leases;
 pub mod memory;
 mod outbox;
+mod receipt;
 mod registry;
 mod scopes;
 mod signals;
@@ -49,7 +51,10 @@ use std::sync::Arc;
 
 pub use address::{ConnectionEpoch, MethodRequestId, Page, ParseMethodRequestIdError, Partition};
 pub use clock::{Clock, SystemClock};
-pub use error::{AppendError, PutTokenError, SettleError, StoreError, SubmitError};
+pub use error::{
+    AppendError, KeyError, PersistError, PutTokenError, ReplayError, SettleError, StoreError,
+    SubmitError,
+};
 pub use inbox::{
     Arrival, ArrivalId, Conclusion, DeadLetter, DeliveryLease, Desired, Inbox, InboxEntry,
     InboxView, LockToken, MessageEntry, MethodEntry, Settlement,
@@ -57,9 +62,10 @@ pub use inbox::{
 pub use judge::{Judge, JudgeSeat, Verdict};
 pub use leases::{Leases, NodeId, SessionLease};
 pub use outbox::{
-    Done, EntryId, Failure, Lane, Outbox, OutboxEntry, OutboxReader, Outcome, Submission,
-    SubmissionId, Survival, Work,
+    Done, EntryId, Failure, Lane, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome,
+    Submission, SubmissionId, Survival, Work,
 };
+pub use receipt::{Answer, AnswerTooLong, Fingerprint, KeyId, KeyState, Receipt, ReceiptState};
 pub use registry::{
     Custody, DeviceRecord, InvalidTokenHash, MethodPolicy, Registry, TokenHash, TokenId,
     TokenOrigin, TokenRecord,
@@ -77,7 +83,7 @@ pub struct Store {
     pub outbox: Arc<dyn Outbox>,
     /// What the hub sends to devices.
     pub inbox: Arc<dyn Inbox>,
-    /// Devices and tokens.
+    /// Devices, tokens, receipts and keys.
     pub registry: Arc<dyn Registry>,
     /// Who owns which part of the devices.
     pub leases: Arc<dyn Leases>,

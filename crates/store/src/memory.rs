@@ -29,10 +29,16 @@
 //! partitions on its way. Tidying also forgets outcomes that are two minutes old, dead letters that are a day old, and cells
 //! that hold nothing and that nobody holds. So probing ids leaves nothing behind.
 
+#[expect(dead_code, reason = "what only an engine with a disk asks for")]
+mod book;
 mod cell;
+mod counted;
 mod inbox;
+#[expect(dead_code, reason = "what only an engine with a disk asks for")]
 mod lanes;
 mod leases;
+mod location;
+#[expect(dead_code, reason = "what only an engine with a disk asks for")]
 mod mailbox;
 mod outbox;
 mod partitioned;
@@ -79,11 +85,20 @@ pub struct Config {
     /// Cloud-to-device messages of one device that are not settled and concluded; 50 by default, as many as IoT Hub
     /// keeps.
     pub inbox_messages: usize,
+    /// Bytes of the cloud-to-device messages of all devices that are not settled; 256 MiB by default. More are left at the
+    /// hub. Too large: the process may run out of memory.
+    pub inbox_bytes_in_all: usize,
     /// Direct methods of one device that wait for an answer; 16 by default.
     pub inbox_methods: usize,
     /// Dead letters of one device that are kept, the newest, for a day and without their payload; 16 by default. None:
     /// nothing can be looked up.
     pub dead_letters: usize,
+    /// Idempotency keys of one device or module that are remembered, each for 8 days; 4,096 by default. One more is refused
+    /// with `429`. As many receipts of durable writes without a key are kept besides, the newest.
+    pub keys: usize,
+    /// Keys and receipts of all devices that are remembered; 1,000,000 by default, about 200 bytes of memory each. More
+    /// writes with a key are refused with `503`.
+    pub keys_in_all: usize,
     /// Tokens of one device or module that have not ended; 64 by default. One more is refused with `429`. Too large: whoever
     /// may make tokens can fill the registry, which is written as a whole at each change.
     pub tokens: usize,
@@ -104,8 +119,11 @@ impl Default for Config {
             outbox_bytes: 4 * MIB,
             outbox_bytes_in_all: 256 * MIB,
             inbox_messages: limits::CLOUD_MESSAGE_QUEUE,
+            inbox_bytes_in_all: 256 * MIB,
             inbox_methods: 16,
             dead_letters: 16,
+            keys: 4096,
+            keys_in_all: 1_000_000,
             tokens: 64,
             max_delivery_count: NonZeroU32::new(limits::CLOUD_MESSAGE_DELIVERIES)
                 .expect("the hub delivers more than zero times"),
@@ -154,6 +172,10 @@ struct Engine {
     wanted: Wanted,
     /// Bytes of all outbox entries that are not settled.
     outbox_bytes: AtomicUsize,
+    /// Bytes of all messages that are offered.
+    inbox_bytes: AtomicUsize,
+    /// Receipts and keys of all devices.
+    keys: AtomicUsize,
     /// Where a fresh cell's inbox begins to count: past every cell that was forgotten, so that a device's sequence
     /// never goes back.
     next_sequence: AtomicU64,
@@ -181,6 +203,8 @@ impl Engine {
             cells: Partitioned::new(),
             wanted: Wanted::new(),
             outbox_bytes: AtomicUsize::new(0),
+            inbox_bytes: AtomicUsize::new(0),
+            keys: AtomicUsize::new(0),
             next_sequence: AtomicU64::new(1),
             started: clock.instant(),
             tidy_at: AtomicU64::new(0),

@@ -2,12 +2,16 @@
 //!
 //! ```text
 //!             submit            take             settle
-//!   (front) ---------> waiting -------> taken ----------> settled
-//!                         ^                |
-//!                         +----------------+  the reader is dropped, or its lease is stale
+//!   (front) ---------> waiting -------> taken ----------> settled     (a durable one that has failed for good:
+//!                         ^                |                           a dead letter, which may be replayed)
+//!                         +----------------+  the reader is dropped, or its lease is stale,
+//!                                             or a durable one has failed, though not for good
 //! ```
 //!
 //! A device has three lanes, taken in the order of [`Lane`]; inside one, entries are taken in the order of submission.
+//!
+//! What is [durable](Survival::Durable), or has a [fingerprint](Submission::fingerprint), leaves a [`Receipt`](crate::Receipt),
+//! which is the record of its idempotency key at the same time.
 
 use std::{sync::Arc, time::Instant};
 
@@ -17,28 +21,40 @@ use iothub::{
     twin::{self, ReportedPatch, Twin, TwinVersion},
 };
 
-use crate::{MethodRequestId, Page, Partition, SessionLease, StoreError, SubmitError, Ticket};
+use crate::{
+    Fingerprint, MethodRequestId, Page, Partition, PersistError, ReplayError, SessionLease,
+    StoreError, SubmitError, Ticket,
+};
 
 /// Takes entries from devices, gives them to the sessions, carries outcomes back.
 #[async_trait]
 pub trait Outbox: Send + Sync {
+    /// Whether [durable](Survival::Durable) submissions are taken. If not, each is refused with
+    /// [`StoreError::Volatile`].
+    fn is_durable(&self) -> bool;
+
     /// Puts one entry into its device's lane. Submitting the same id again gives a ticket of the same entry, also for
-    /// a while after it is settled (a twin that has been read is then read again).
+    /// a while after it is settled (a twin that has been read is then read again). If it left a receipt, the while is
+    /// [`Receipt::KEPT`](crate::Receipt::KEPT).
+    ///
+    /// A durable entry is on disk when this returns, and no reader is given it before.
     ///
     /// The bounds of a device are not for [`Lane::Answers`], neither counted nor kept: whoever answers a direct method has
     /// claimed it, so nobody else can, and the methods that wait are bounded.
     ///
     /// # Errors
     ///
-    /// A bound is reached, or the store failed.
+    /// A bound is reached, the id is that of another submission, or the store failed.
     async fn submit(&self, submission: Submission) -> Result<Ticket<Outcome>, SubmitError>;
 
-    /// Turns an [ephemeral](Survival::Ephemeral) entry into a durable one: it returns when the entry is on disk.
+    /// Turns an [ephemeral](Survival::Ephemeral) entry into a durable one: it returns when the entry is on disk. From then
+    /// on it has no deadline. Persisting again, or what is settled, is harmless.
     ///
     /// # Errors
     ///
-    /// [`StoreError::Volatile`] if the engine keeps nothing.
-    async fn persist(&self, identity: &Identity, id: SubmissionId) -> Result<(), StoreError>;
+    /// [`StoreError::Volatile`] if the engine keeps nothing; [`PersistError::Unknown`] if the entry is not there, and
+    /// neither is its outcome.
+    async fn persist(&self, identity: &Identity, id: SubmissionId) -> Result<(), PersistError>;
 
     /// Opens a device's lanes for the node that owns its session. One reader at a time: opening again ends the older
     /// one, whose calls then fail with [`StoreError::Stale`].
@@ -62,6 +78,36 @@ pub trait Outbox: Send + Sync {
         partition: Partition,
         after: Option<&str>,
     ) -> Result<Page<Identity>, StoreError>;
+
+    /// Durable entries of a partition's devices that have [failed for good](Failure::is_final), for the operator; the
+    /// newest of each device are kept, within a bound.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn dead_letters(
+        &self,
+        partition: Partition,
+        after: Option<&str>,
+    ) -> Result<Page<OutboxDeadLetter>, StoreError>;
+
+    /// What a dead letter says; `None` if there is no such dead letter, or what it said is damaged.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn dead_letter(
+        &self,
+        identity: &Identity,
+        id: EntryId,
+    ) -> Result<Option<Work>, StoreError>;
+
+    /// Puts a dead letter at the end of its lane, as a durable entry of the same submission. Of several calls one succeeds.
+    ///
+    /// # Errors
+    ///
+    /// There is no such dead letter, the device's outbox is full, or the store failed.
+    async fn replay(&self, identity: &Identity, id: EntryId) -> Result<(), ReplayError>;
 }
 
 /// One device's lanes, as its session reads them. Dropped, it puts back what was taken and not settled.
@@ -83,6 +129,9 @@ pub trait OutboxReader: Send {
     async fn take(&mut self, lane: Lane, max: usize) -> Result<Vec<OutboxEntry>, StoreError>;
 
     /// Says what became of an entry that this reader took. Settling twice is harmless; the first outcome stands.
+    ///
+    /// A durable entry is settled by what the hub has done and by a [final](Failure::is_final) failure, which makes it a
+    /// dead letter. Any other failure puts it back in its place, to be taken again.
     ///
     /// # Errors
     ///
@@ -126,6 +175,9 @@ pub struct Submission {
     pub work: Work,
     /// What a restart does to it.
     pub survival: Survival,
+    /// Of what it was made, if its id comes from an idempotency key: another one under the same id is refused, and what
+    /// becomes of it is remembered like what becomes of a durable one.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 /// What is to be done at the hub.
@@ -194,6 +246,9 @@ pub struct OutboxEntry {
     pub survival: Survival,
     /// When it was submitted.
     pub accepted_at: Timestamp,
+    /// How often it has been taken before, since the engine was opened. An entry that has been in flight at several losses
+    /// of the connection may be what the hub closes it for.
+    pub attempts: u32,
 }
 
 /// What became of an entry.
@@ -242,6 +297,51 @@ pub enum Failure {
     /// The node gives up the session, or stops; nothing was sent.
     #[error("the gateway stops")]
     Stopping,
+    /// The hub closes the connection whenever it is sent, also when it is sent alone.
+    #[error("the hub closes the connection when it is sent")]
+    HubClosedOnPublish,
+    /// The record on the disk is damaged; it is not sent.
+    #[error("the stored message is damaged")]
+    Damaged,
+}
+
+impl Failure {
+    /// Whether trying again cannot help, so that a durable entry that failed so is a dead letter.
+    #[must_use]
+    pub const fn is_final(&self) -> bool {
+        match self {
+            // The hub's words for "not now": throttled, timed out, too early, and its own troubles. Its refusal of the
+            // credential is none of the message.
+            Self::HubError { status, .. } => {
+                !matches!(*status, 401 | 403 | 408 | 425 | 429 | 500..)
+            }
+            Self::CredentialRefused | Self::HubUnavailable | Self::HubTimeout | Self::Stopping => {
+                false
+            }
+            Self::MethodGone | Self::DoesNotFit | Self::HubClosedOnPublish | Self::Damaged => true,
+        }
+    }
+}
+
+/// A durable entry that will not reach the hub unless it is [replayed](Outbox::replay).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OutboxDeadLetter {
+    /// Whose it was.
+    pub identity: Identity,
+    /// Its name while it waited.
+    pub id: EntryId,
+    /// The submitter's name for it.
+    pub submission: SubmissionId,
+    /// The lane that carried it.
+    pub lane: Lane,
+    /// Bytes that it counts in the bounds of an outbox.
+    pub bytes: usize,
+    /// When it was submitted.
+    pub accepted_at: Timestamp,
+    /// Why.
+    pub failure: Failure,
+    /// Since when.
+    pub at: Timestamp,
 }
 
 /// About what an entry takes beside what it carries.

@@ -1,12 +1,15 @@
-//! Devices and the tokens that speak for them.
+//! Devices, the tokens that speak for them, and what is remembered of their writes.
 
 use async_trait::async_trait;
 use iothub::{Identity, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{Page, Partition, PutTokenError, Scopes, StoreError};
+use crate::{
+    Answer, Fingerprint, KeyError, KeyId, KeyState, Page, Partition, PutTokenError, Receipt,
+    Scopes, StoreError, SubmissionId,
+};
 
-/// Keeps devices and tokens.
+/// Keeps devices and tokens, receipts and keys.
 #[async_trait]
 pub trait Registry: Send + Sync {
     /// What is known of a device or module; `None` if this gateway does not serve it.
@@ -62,6 +65,52 @@ pub trait Registry: Send + Sync {
     ///
     /// The store failed.
     async fn tokens(&self, identity: &Identity) -> Result<Vec<TokenRecord>, StoreError>;
+
+    /// What is known of a submission that was durable or had a fingerprint, for [`Receipt::KEPT`]; `None` if there was none.
+    /// Receipts without a fingerprint are bounded, and the oldest of what is settled make way.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn receipt(
+        &self,
+        identity: &Identity,
+        id: SubmissionId,
+    ) -> Result<Option<Receipt>, StoreError>;
+
+    /// Begins to use an idempotency key for a request that is no submission, or of more than one. When this returns, the
+    /// record survives a restart, if the engine can do that. What a submission does needs no such record: its own id and
+    /// [fingerprint](crate::Submission::fingerprint) are one.
+    ///
+    /// # Errors
+    ///
+    /// The key was used for another request, a bound is reached, or the store failed.
+    async fn begin_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        fingerprint: Fingerprint,
+    ) -> Result<KeyState, KeyError>;
+
+    /// Remembers the answer of a request whose key has begun; the first one stands. It returns when the answer survives a
+    /// restart, if the engine can do that. Harmless if the key has not begun, or is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn answer_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        answer: Answer,
+    ) -> Result<(), StoreError>;
+
+    /// Forgets a key that has begun and has no answer: nothing was done, and a repetition shall do it.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn forget_key(&self, identity: &Identity, id: KeyId) -> Result<(), StoreError>;
 }
 
 /// A device or module that this gateway serves. Holds no secret: keys live in `upstream`.

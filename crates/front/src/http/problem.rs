@@ -156,6 +156,8 @@ impl From<SubmitError> for Refusal {
         match error {
             SubmitError::DeviceFull { .. } => Self::new(Code::OutboxFull, error.to_string()),
             SubmitError::Full => Self::new(Code::Overloaded, error.to_string()),
+            SubmitError::KeyReused => Self::new(Code::KeyReused, error.to_string()),
+            SubmitError::TooManyKeys { .. } => Self::new(Code::TooManyKeys, error.to_string()),
             SubmitError::Store(error) => error.into(),
         }
     }
@@ -171,6 +173,8 @@ impl From<Failure> for Refusal {
             Failure::MethodGone => Code::MethodGone,
             Failure::DoesNotFit => Code::MessageTooLarge,
             Failure::Stopping => Code::Stopping,
+            Failure::HubClosedOnPublish => Code::HubUnavailable,
+            Failure::Damaged => Code::Internal,
         };
         Self::new(code, failure.to_string())
     }
@@ -230,6 +234,7 @@ impl From<StoreError> for Refusal {
         let code = match error {
             StoreError::UnknownOutcome => Code::HubTimeout,
             StoreError::Unavailable => Code::Overloaded,
+            StoreError::StorageFull => Code::StorageFull,
             // A front holds no session lease and asks for nothing durable.
             StoreError::Stale | StoreError::Held { .. } | StoreError::Volatile => Code::Internal,
         };

@@ -267,6 +267,7 @@ async fn where_there_is_no_room_for_one_those_behind_it_do_not_overtake() {
         survival: Survival::Ephemeral {
             deadline: std::time::Instant::now() + PATIENCE,
         },
+        fingerprint: None,
     };
     let _ticket = rig.store.outbox.submit(other).await.unwrap();
     let body = r#"[{"body":"a"},{"bodi":"b"},{"body":"c"}]"#;

@@ -13,9 +13,10 @@ use iothub::Identity;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use store::{
-    DeviceRecord, Outbox, OutboxReader, Outcome, Page, Partition, PutTokenError, Registry,
-    SessionLease, SessionState, Store, StoreError, Submission, SubmissionId, SubmitError, Ticket,
-    TokenHash, TokenId, TokenRecord, Work,
+    Answer, DeviceRecord, EntryId, Fingerprint, KeyError, KeyId, KeyState, Outbox,
+    OutboxDeadLetter, OutboxReader, Outcome, Page, Partition, PersistError, PutTokenError, Receipt,
+    Registry, ReplayError, SessionLease, SessionState, Store, StoreError, Submission, SubmissionId,
+    SubmitError, Ticket, TokenHash, TokenId, TokenRecord, Work,
 };
 
 use crate::rig::{PATIENCE, Rig, assert_status, background, problem, problem_body, send, until};
@@ -69,6 +70,36 @@ impl Registry for Faulty {
     async fn tokens(&self, identity: &Identity) -> Result<Vec<TokenRecord>, StoreError> {
         self.0.tokens(identity).await
     }
+
+    async fn receipt(
+        &self,
+        identity: &Identity,
+        id: SubmissionId,
+    ) -> Result<Option<Receipt>, StoreError> {
+        self.0.receipt(identity, id).await
+    }
+
+    async fn begin_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        fingerprint: Fingerprint,
+    ) -> Result<KeyState, KeyError> {
+        self.0.begin_key(identity, id, fingerprint).await
+    }
+
+    async fn answer_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        answer: Answer,
+    ) -> Result<(), StoreError> {
+        self.0.answer_key(identity, id, answer).await
+    }
+
+    async fn forget_key(&self, identity: &Identity, id: KeyId) -> Result<(), StoreError> {
+        self.0.forget_key(identity, id).await
+    }
 }
 
 /// An outbox that fails when it is given what says so: a message's body, or the status of a method's answer.
@@ -107,6 +138,10 @@ impl Fault {
 
 #[async_trait]
 impl Outbox for FaultyOutbox {
+    fn is_durable(&self) -> bool {
+        self.outbox.is_durable()
+    }
+
     async fn submit(&self, submission: Submission) -> Result<Ticket<Outcome>, SubmitError> {
         match Fault::of(&submission.work) {
             None => self.outbox.submit(submission).await,
@@ -121,7 +156,7 @@ impl Outbox for FaultyOutbox {
         }
     }
 
-    async fn persist(&self, identity: &Identity, id: SubmissionId) -> Result<(), StoreError> {
+    async fn persist(&self, identity: &Identity, id: SubmissionId) -> Result<(), PersistError> {
         self.outbox.persist(identity, id).await
     }
 
@@ -139,6 +174,26 @@ impl Outbox for FaultyOutbox {
         after: Option<&str>,
     ) -> Result<Page<Identity>, StoreError> {
         self.outbox.backlog(partition, after).await
+    }
+
+    async fn dead_letters(
+        &self,
+        partition: Partition,
+        after: Option<&str>,
+    ) -> Result<Page<OutboxDeadLetter>, StoreError> {
+        self.outbox.dead_letters(partition, after).await
+    }
+
+    async fn dead_letter(
+        &self,
+        identity: &Identity,
+        id: EntryId,
+    ) -> Result<Option<Work>, StoreError> {
+        self.outbox.dead_letter(identity, id).await
+    }
+
+    async fn replay(&self, identity: &Identity, id: EntryId) -> Result<(), ReplayError> {
+        self.outbox.replay(identity, id).await
     }
 }
 

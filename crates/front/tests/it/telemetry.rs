@@ -173,6 +173,7 @@ async fn a_full_outbox_asks_to_come_back() {
         survival: Survival::Ephemeral {
             deadline: std::time::Instant::now() + crate::rig::PATIENCE,
         },
+        fingerprint: None,
     };
     let _ticket = rig.store.outbox.submit(waiting).await.unwrap();
     problem(rig.post(EVENTS, "x").await, 429, "outbox_full").await;

@@ -4,16 +4,17 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use fastrand::Rng;
-use iothub::Identity;
+use iothub::{CloudMessage, Identity};
 use parking_lot::Mutex;
 
 use crate::{
-    AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, DeadLetter, DeliveryLease,
-    Demand, Desired, DeviceRecord, EntryId, Inbox, InboxView, Lane, Leases, LockToken,
-    MethodRequestId, Needs, NeedsNow, NeedsWatch, NodeId, Outbox, OutboxEntry, OutboxReader,
-    Outcome, Page, Partition, PutTokenError, Registry, SessionLease, SettleError, Settlement,
-    Signals, Status, Store, StoreError, Submission, SubmissionId, SubmitError, Ticket, TokenHash,
-    TokenId, TokenRecord, Watch,
+    Answer, AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, DeadLetter,
+    DeliveryLease, Demand, Desired, DeviceRecord, EntryId, Fingerprint, Inbox, InboxView, KeyError,
+    KeyId, KeyState, Lane, Leases, LockToken, MethodRequestId, Needs, NeedsNow, NeedsWatch, NodeId,
+    Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page, Partition, PersistError,
+    PutTokenError, Receipt, Registry, ReplayError, SessionLease, SettleError, Settlement, Signals,
+    Status, Store, StoreError, Submission, SubmissionId, SubmitError, Ticket, TokenHash, TokenId,
+    TokenRecord, Watch, Work,
 };
 
 /// Wraps a store. From its seed it decides, call by call:
@@ -23,8 +24,8 @@ use crate::{
 ///   [`UnknownOutcome`](StoreError::UnknownOutcome), and what it would have been given is dropped;
 /// - whether a wait ends for nothing.
 ///
-/// Replies of [`OutboxReader::take`], [`Inbox::receive`], [`Inbox::claim_method`] and [`Signals::next_wanted`] are never
-/// lost. Those have no id to ask again by: who loses one starts over by other means (opens the lanes again, waits for
+/// Replies of [`OutboxReader::take`], [`Inbox::receive`], [`Inbox::claim_method`], [`Signals::next_wanted`] and of replays are
+/// never lost. Those have no id to ask again by: who loses one starts over by other means (opens the lanes again, waits for
 /// the lock's end, answers that the method is lost, is told again), and the rules check these means themselves.
 #[derive(Clone)]
 pub struct Faulty {
@@ -100,13 +101,17 @@ impl Faults {
 
 #[async_trait]
 impl Outbox for Faulty {
+    fn is_durable(&self) -> bool {
+        self.store.outbox.is_durable()
+    }
+
     async fn submit(&self, submission: Submission) -> Result<Ticket<Outcome>, SubmitError> {
         self.faults
             .around(self.store.outbox.submit(submission))
             .await
     }
 
-    async fn persist(&self, identity: &Identity, id: SubmissionId) -> Result<(), StoreError> {
+    async fn persist(&self, identity: &Identity, id: SubmissionId) -> Result<(), PersistError> {
         self.faults
             .around(self.store.outbox.persist(identity, id))
             .await
@@ -131,6 +136,32 @@ impl Outbox for Faulty {
     ) -> Result<Page<Identity>, StoreError> {
         self.faults
             .around(self.store.outbox.backlog(partition, after))
+            .await
+    }
+
+    async fn dead_letters(
+        &self,
+        partition: Partition,
+        after: Option<&str>,
+    ) -> Result<Page<OutboxDeadLetter>, StoreError> {
+        self.faults
+            .around(self.store.outbox.dead_letters(partition, after))
+            .await
+    }
+
+    async fn dead_letter(
+        &self,
+        identity: &Identity,
+        id: EntryId,
+    ) -> Result<Option<Work>, StoreError> {
+        self.faults
+            .around(self.store.outbox.dead_letter(identity, id))
+            .await
+    }
+
+    async fn replay(&self, identity: &Identity, id: EntryId) -> Result<(), ReplayError> {
+        self.faults
+            .late(self.store.outbox.replay(identity, id))
             .await
     }
 }
@@ -242,6 +273,22 @@ impl Inbox for Faulty {
             .around(self.store.inbox.dead_letters(partition, after))
             .await
     }
+
+    async fn dead_letter(
+        &self,
+        identity: &Identity,
+        sequence: u64,
+    ) -> Result<Option<Arc<CloudMessage>>, StoreError> {
+        self.faults
+            .around(self.store.inbox.dead_letter(identity, sequence))
+            .await
+    }
+
+    async fn replay(&self, identity: &Identity, sequence: u64) -> Result<(), ReplayError> {
+        self.faults
+            .late(self.store.inbox.replay(identity, sequence))
+            .await
+    }
 }
 
 #[async_trait]
@@ -287,6 +334,44 @@ impl Registry for Faulty {
     async fn tokens(&self, identity: &Identity) -> Result<Vec<TokenRecord>, StoreError> {
         self.faults
             .around(self.store.registry.tokens(identity))
+            .await
+    }
+
+    async fn receipt(
+        &self,
+        identity: &Identity,
+        id: SubmissionId,
+    ) -> Result<Option<Receipt>, StoreError> {
+        self.faults
+            .around(self.store.registry.receipt(identity, id))
+            .await
+    }
+
+    async fn begin_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        fingerprint: Fingerprint,
+    ) -> Result<KeyState, KeyError> {
+        self.faults
+            .around(self.store.registry.begin_key(identity, id, fingerprint))
+            .await
+    }
+
+    async fn answer_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        answer: Answer,
+    ) -> Result<(), StoreError> {
+        self.faults
+            .around(self.store.registry.answer_key(identity, id, answer))
+            .await
+    }
+
+    async fn forget_key(&self, identity: &Identity, id: KeyId) -> Result<(), StoreError> {
+        self.faults
+            .around(self.store.registry.forget_key(identity, id))
             .await
     }
 }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     AppendError, Arrival, Clock as _, Conclusion, ConnectionEpoch, DeadLetter, DeliveryLease,
-    Desired, InboxEntry, LockToken, SettleError, Settlement, Ticket,
+    Desired, InboxEntry, LockToken, ReplayError, SettleError, Settlement, Ticket,
 };
 
 /// Messages and methods are shown in the order in which they came, as often as somebody looks.
@@ -532,6 +532,44 @@ pub async fn a_dead_letter_is_kept_for_a_day(engine: Engine) {
     assert_eq!(letter.bytes, 6);
     engine.clock.advance(Duration::from_millis(1));
     assert_eq!(device.dead_letters().await, []);
+}
+
+/// A dead letter is offered again, once and as a new message, by an engine that has kept what it said.
+pub async fn a_dead_letter_is_replayed_once_or_was_not_kept(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let message = Arc::new(CloudMessage {
+        payload: "again".into(),
+        ..CloudMessage::default()
+    });
+    let arrives = Arrival::Message {
+        message: Arc::clone(&message),
+        expires_at: None,
+        is_tied: false,
+    };
+    let (shown, _) = device.append_shown(arrival(1, 1), &arrives).await;
+    let inbox = &engine.store.inbox;
+    let replay = async |sequence| inbox.replay(&device.identity, sequence).await;
+    assert_eq!(replay(shown.sequence).await, Err(ReplayError::Unknown));
+    device
+        .settle(&shown.token, Settlement::Reject)
+        .await
+        .expect("it is offered");
+
+    let said = sure(|| inbox.dead_letter(&device.identity, shown.sequence)).await;
+    let Some(said) = said.expect("the engine is there") else {
+        assert_eq!(replay(shown.sequence).await, Err(ReplayError::NotKept));
+        assert_eq!(device.dead_letters().await.len(), 1);
+        return;
+    };
+    assert_eq!(said, message);
+    assert_eq!(replay(shown.sequence).await, Ok(()));
+    assert_eq!(replay(shown.sequence).await, Err(ReplayError::Unknown));
+    assert_eq!(device.dead_letters().await, []);
+    let again = device.messages().await;
+    assert_eq!(again.len(), 1);
+    assert_eq!(again[0].message, message);
+    assert_eq!(again[0].delivery_count, 0);
+    assert!(again[0].sequence > shown.sequence && again[0].token != shown.token);
 }
 
 async fn receive(device: &Owned) -> Option<DeliveryLease> {

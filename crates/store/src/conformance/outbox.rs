@@ -12,8 +12,9 @@ use super::{
     },
 };
 use crate::{
-    Clock as _, Done, Failure, Lane, OutboxReader, Partition, StoreError, SubmitError, Survival,
-    Work,
+    Clock as _, Done, Failure, Fingerprint, KeyError, KeyId, KeyState, Lane, OutboxDeadLetter,
+    OutboxReader, Partition, PersistError, Receipt, ReceiptState, ReplayError, SessionState,
+    Status, StoreError, SubmissionId, SubmitError, Work,
 };
 
 /// Inside one lane of a device, entries are taken in the order of submission, and their ids grow.
@@ -432,24 +433,202 @@ pub async fn the_backlog_lists_devices_whose_entries_wait(engine: Engine) {
 /// An engine says whether it can keep an entry, and one that can survives the loss of its session.
 pub async fn a_durable_entry_is_kept_or_refused(engine: Engine) {
     let device = engine.owned("dev1").await;
-    let mut submission = engine.submission(&device.identity, 1, telemetry("kept"));
-    submission.survival = Survival::Durable;
-    match engine.submit(submission).await {
-        Err(error) => assert_eq!(error, StoreError::Volatile.into()),
-        Ok(_ticket) => {
-            engine.clock.advance(engine.bounds.session_lease * 100);
-            let owner = device.taken_over(&node("b")).await;
-            let kept = take(&mut owner.open().await, Lane::Telemetry, 9).await;
-            assert_eq!(kept, ["kept"]);
+    if device.submit_durable(1, telemetry("kept")).await {
+        engine.clock.advance(engine.bounds.session_lease * 100);
+        let owner = device.taken_over(&node("b")).await;
+        let kept = take(&mut owner.open().await, Lane::Telemetry, 9).await;
+        assert_eq!(kept, ["kept"]);
+    }
+}
+
+/// An entry that was persisted has no deadline, whether a session has it meanwhile or not.
+pub async fn a_persisted_entry_has_no_deadline(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let waiting = device.submit(1, telemetry("one")).await;
+    device.submit(2, telemetry("two")).await;
+    let outbox = &engine.store.outbox;
+    for id in [1, 1, 2].map(SubmissionId) {
+        let persisted = sure(|| outbox.persist(&device.identity, id)).await;
+        if outbox.is_durable() {
+            assert_eq!(persisted, Ok(()));
+        } else {
+            assert_eq!(persisted, Err(StoreError::Volatile.into()));
+            return;
         }
     }
-    device.submit(2, telemetry("")).await;
+    let unknown = sure(|| outbox.persist(&device.identity, SubmissionId(9))).await;
+    assert_eq!(unknown, Err(PersistError::Unknown));
+
+    engine.clock.advance(PATIENCE * 2);
+    let mut reader = device.open().await;
+    let entries = reader.take(Lane::Telemetry, 9).await;
+    let entries = entries.expect("the lease stands");
+    assert_eq!(texts(&entries), ["one", "two"]);
+    settle(&mut reader, &entries[0], Ok(Done::Acknowledged)).await;
+    assert_eq!(outcome(waiting).await, Ok(Done::Acknowledged));
+    let again = sure(|| outbox.persist(&device.identity, SubmissionId(1))).await;
+    assert_eq!(again, Ok(()), "it is settled");
+}
+
+/// A failure that may pass puts a durable entry back, before what came after it.
+pub async fn a_failure_that_may_pass_puts_a_durable_entry_back(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    for (id, text) in (1..).zip(["one", "two", "three"]) {
+        if !device.submit_durable(id, telemetry(text)).await {
+            return;
+        }
+    }
+    let mut reader = device.open().await;
+    let lease = "the lease stands";
+    let first = reader.take(Lane::Telemetry, 2).await.expect(lease);
+    assert_eq!(first.iter().map(|entry| entry.attempts).max(), Some(0));
+    settle(&mut reader, &first[0], Err(Failure::HubUnavailable)).await;
+    settle(&mut reader, &first[0], Ok(Done::Acknowledged)).await; // it is not taken
+    soon(reader.ready()).await;
+    let again = reader.take(Lane::Telemetry, 9).await.expect(lease);
+    assert_eq!(texts(&again), ["one", "three"]);
+    assert_eq!((again[0].attempts, again[1].attempts), (1, 0));
+    assert_eq!(again[0].id, first[0].id);
+    for entry in [&first[1], &again[0], &again[1]] {
+        settle(&mut reader, entry, Ok(Done::Acknowledged)).await;
+    }
+    assert_eq!(take(&mut reader, Lane::Telemetry, 9).await, [""; 0]);
+    drop(reader);
+    let reopened = take(&mut device.open().await, Lane::Telemetry, 9).await;
+    assert_eq!(reopened, [""; 0]);
+}
+
+/// A durable entry that has failed for good is a dead letter, which says what it was and can be replayed once.
+pub async fn a_durable_entry_that_fails_for_good_is_a_dead_letter(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    if !device.submit_durable(1, telemetry("poison")).await {
+        assert_eq!(device.unsent().await, []);
+        return;
+    }
+    let mut reader = device.open().await;
+    let lease = "the lease stands";
+    let taken = reader.take(Lane::Telemetry, 9).await.expect(lease);
+    let failure = Failure::HubClosedOnPublish;
+    settle(&mut reader, &taken[0], Err(failure.clone())).await;
+    let at = engine.clock.timestamp();
+    let refused = ReceiptState::Refused {
+        failure: failure.clone(),
+        at,
+    };
+    assert_eq!(device.receipt(1).await, Some(refused));
+    let letter = OutboxDeadLetter {
+        identity: device.identity.clone(),
+        id: taken[0].id,
+        submission: SubmissionId(1),
+        lane: Lane::Telemetry,
+        bytes: telemetry("poison").size(),
+        accepted_at: taken[0].accepted_at,
+        failure,
+        at,
+    };
+    assert_eq!(device.unsent().await, [letter]);
+
     let outbox = &engine.store.outbox;
-    let submission = engine.submission(&device.identity, 2, telemetry(""));
-    let persisted = sure(|| outbox.persist(&device.identity, submission.id)).await;
-    assert!(matches!(persisted, Ok(()) | Err(StoreError::Volatile)));
-    let now = engine.clock.instant();
-    assert!(matches!(submission.survival, Survival::Ephemeral { deadline } if now < deadline));
+    let said = sure(|| outbox.dead_letter(&device.identity, taken[0].id)).await;
+    let said = said.expect("the engine is there");
+    assert!(matches!(said, Some(Work::Telemetry(said)) if said.payload == "poison"));
+    let replayed = outbox.replay(&device.identity, taken[0].id).await;
+    assert_eq!(replayed, Ok(()));
+    let replayed = outbox.replay(&device.identity, taken[0].id).await;
+    assert_eq!(replayed, Err(ReplayError::Unknown));
+    assert_eq!(device.unsent().await, []);
+    assert_eq!(device.receipt(1).await, Some(ReceiptState::Stored));
+    let again = reader.take(Lane::Telemetry, 9).await.expect(lease);
+    assert_eq!(texts(&again), ["poison"]);
+    settle(&mut reader, &again[0], Ok(Done::Acknowledged)).await;
+    let acknowledged = ReceiptState::Acknowledged { at };
+    assert_eq!(device.receipt(1).await, Some(acknowledged));
+}
+
+/// Another submission under the id of one with a fingerprint is refused, and the outcome of one is remembered for days.
+pub async fn a_fingerprint_tells_a_repetition_from_another_submission(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let keyed = async |text| device.submit_keyed(1, text).await;
+    let first = keyed("this").await.expect("there is room");
+    let other = keyed("that").await.err();
+    assert_eq!(other, Some(SubmitError::KeyReused));
+    let again = keyed("this").await.expect("it is the same");
+
+    let mut reader = device.open().await;
+    let taken = reader.take(Lane::Telemetry, 9).await;
+    let taken = taken.expect("the lease stands");
+    assert_eq!(texts(&taken), ["this"]);
+    settle(&mut reader, &taken[0], Ok(Done::Acknowledged)).await;
+    assert_eq!(outcome(first).await, Ok(Done::Acknowledged));
+    assert_eq!(outcome(again).await, Ok(Done::Acknowledged));
+
+    let almost = Receipt::KEPT - Duration::from_millis(1);
+    engine.clock.advance(almost);
+    let later = keyed("this").await.expect("it is remembered");
+    assert_eq!(outcome(later).await, Ok(Done::Acknowledged));
+    let other = keyed("that").await.err();
+    assert_eq!(other, Some(SubmitError::KeyReused));
+    engine.clock.advance(Duration::from_millis(1));
+    // A device that is asked for forgets nothing late: the bound of its keys is looked at, and what has ended goes.
+    device.submit_keyed(2, "x").await.expect("there is room");
+    let fresh = keyed("that").await.expect("it is forgotten");
+    assert_waits(fresh).await;
+}
+
+/// A receipt says how far a submission is.
+pub async fn a_receipt_follows_its_submission(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    assert_eq!(device.receipt(1).await, None);
+    device.submit_keyed(1, "x").await.expect("there is room");
+    assert_eq!(device.receipt(1).await, Some(ReceiptState::Stored));
+    let refused = Status {
+        state: SessionState::Refused,
+        ..Status::default()
+    };
+    let signals = &engine.store.signals;
+    sure(|| signals.set_status(&device.lease, &device.identity, refused.clone()))
+        .await
+        .expect("the lease stands");
+    let waiting = ReceiptState::WaitingForCredential;
+    assert_eq!(device.receipt(1).await, Some(waiting));
+
+    let mut reader = device.open().await;
+    let taken = reader.take(Lane::Telemetry, 9).await;
+    let taken = taken.expect("the lease stands");
+    assert_eq!(device.receipt(1).await, Some(ReceiptState::Sent));
+    settle(&mut reader, &taken[0], Ok(Done::Acknowledged)).await;
+    let at = engine.clock.timestamp();
+    let acknowledged = ReceiptState::Acknowledged { at };
+    assert_eq!(device.receipt(1).await, Some(acknowledged));
+    device.submit(2, telemetry("no key")).await;
+    assert_eq!(device.receipt(2).await, None);
+}
+
+/// One more key than the bound is refused, of whatever kind; a known one is not one more.
+pub async fn the_keys_of_a_device_are_bounded(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let limit = engine.bounds.keys;
+    let registry = &engine.store.registry;
+    let begin = async |id| {
+        let fingerprint = Fingerprint::of(&[b"x"]);
+        sure(|| registry.begin_key(&device.identity, KeyId(id), fingerprint)).await
+    };
+    begin(1).await.expect("there is room");
+    for id in 1..limit as u128 {
+        device.submit_keyed(id, "x").await.expect("there is room");
+    }
+    let one_more = device.submit_keyed(1000, "x").await.err();
+    assert_eq!(one_more, Some(SubmitError::TooManyKeys { limit }));
+    assert_eq!(begin(2).await, Err(KeyError::TooMany { limit }));
+    device.submit_keyed(1, "x").await.expect("it is known");
+    assert_eq!(begin(1).await, Ok(KeyState::Open));
+    device.submit(1001, telemetry("no key")).await;
+
+    sure(|| registry.forget_key(&device.identity, KeyId(1)))
+        .await
+        .expect("the engine is there");
+    device.submit_keyed(1000, "x").await.expect("there is room");
+    assert_eq!(begin(2).await, Err(KeyError::TooMany { limit }));
 }
 
 async fn take(reader: &mut Box<dyn OutboxReader>, lane: Lane, max: usize) -> Vec<String> {

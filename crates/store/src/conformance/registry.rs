@@ -9,8 +9,9 @@ use super::{
     rig::{PATIENCE, all_pages, identity, sure},
 };
 use crate::{
-    Clock as _, Custody, DeviceRecord, MethodPolicy, Partition, PutTokenError, Scope, Scopes,
-    TokenHash, TokenId, TokenOrigin, TokenRecord,
+    Answer, Clock as _, Custody, DeviceRecord, Fingerprint, KeyError, KeyId, KeyState,
+    MethodPolicy, Partition, PutTokenError, Receipt, Scope, Scopes, TokenHash, TokenId,
+    TokenOrigin, TokenRecord,
 };
 
 /// A device is known as it was put last, and one that was never put is not known.
@@ -156,6 +157,87 @@ pub async fn an_ended_token_is_forgotten_with_the_next_change(engine: Engine) {
     put_token(&engine, &token_record("dev2", "t3")).await;
     assert_eq!(token(&engine, &ending).await, None);
     assert_eq!(tokens(&engine, "dev1").await, []);
+}
+
+/// A key begins once, and whoever uses it again is told how far the first request is.
+pub async fn a_key_is_answered_with_the_first_answer(engine: Engine) {
+    let fingerprint = Fingerprint::of(&[b"request"]);
+    let begin = async || begin_key(&engine, 1, fingerprint).await;
+    assert!(matches!(
+        begin().await,
+        Ok(KeyState::Begun | KeyState::Open)
+    ));
+    assert_eq!(begin().await, Ok(KeyState::Open));
+    let other = begin_key(&engine, 1, Fingerprint::of(&[b"other"])).await;
+    assert_eq!(other, Err(KeyError::Reused));
+
+    let first = Answer::new(&[1; Answer::MAX_BYTES]).expect("it is short enough");
+    answer_key(&engine, 1, &first).await;
+    answer_key(&engine, 1, &Answer::new(b"later").expect("it is short")).await;
+    assert_eq!(begin().await, Ok(KeyState::Answered(first.clone())));
+    forget_key(&engine, 1).await;
+    assert_eq!(begin().await, Ok(KeyState::Answered(first)));
+    let (registry, dev2) = (&engine.store.registry, identity("dev2"));
+    let elsewhere = registry.begin_key(&dev2, KeyId(1), fingerprint).await;
+    assert!(!matches!(elsewhere, Ok(KeyState::Answered(_))));
+}
+
+/// A key without an answer can be forgotten, and begins again.
+pub async fn a_forgotten_key_begins_again(engine: Engine) {
+    let one = Fingerprint::of(&[b"one"]);
+    begin_key(&engine, 1, one).await.expect("there is room");
+    forget_key(&engine, 1).await;
+    forget_key(&engine, 1).await;
+    let another = Fingerprint::of(&[b"another"]);
+    let begun = begin_key(&engine, 1, another).await;
+    assert!(matches!(begun, Ok(KeyState::Begun | KeyState::Open)));
+    answer_key(&engine, 2, &Answer::new(b"x").expect("it is short")).await;
+    let never_begun = begin_key(&engine, 2, one).await;
+    assert!(matches!(never_begun, Ok(KeyState::Begun | KeyState::Open)));
+}
+
+/// A key is remembered for days, and then forgotten.
+pub async fn a_key_ends(engine: Engine) {
+    let fingerprint = Fingerprint::of(&[b"one"]);
+    let answer = Answer::new(b"done").expect("it is short");
+    begin_key(&engine, 1, fingerprint)
+        .await
+        .expect("there is room");
+    answer_key(&engine, 1, &answer).await;
+    engine
+        .clock
+        .advance(Receipt::KEPT - Duration::from_millis(1));
+    let known = begin_key(&engine, 1, fingerprint).await;
+    assert_eq!(known, Ok(KeyState::Answered(answer)));
+    engine.clock.advance(Duration::from_millis(1));
+    begin_key(&engine, 2, fingerprint)
+        .await
+        .expect("there is room");
+    let other = begin_key(&engine, 1, Fingerprint::of(&[b"other"])).await;
+    assert!(matches!(other, Ok(KeyState::Begun | KeyState::Open)));
+}
+
+async fn begin_key(
+    engine: &Engine,
+    id: u128,
+    fingerprint: Fingerprint,
+) -> Result<KeyState, KeyError> {
+    let (registry, dev1) = (&engine.store.registry, identity("dev1"));
+    sure(|| registry.begin_key(&dev1, KeyId(id), fingerprint)).await
+}
+
+async fn answer_key(engine: &Engine, id: u128, answer: &Answer) {
+    let (registry, dev1) = (&engine.store.registry, identity("dev1"));
+    sure(|| registry.answer_key(&dev1, KeyId(id), answer.clone()))
+        .await
+        .expect("the engine is there");
+}
+
+async fn forget_key(engine: &Engine, id: u128) {
+    let (registry, dev1) = (&engine.store.registry, identity("dev1"));
+    sure(|| registry.forget_key(&dev1, KeyId(id)))
+        .await
+        .expect("the engine is there");
 }
 
 fn device_record(device: &str) -> DeviceRecord {

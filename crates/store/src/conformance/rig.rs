@@ -10,9 +10,10 @@ use iothub::{
 use super::Engine;
 use crate::{
     AppendError, Arrival, ArrivalId, Clock as _, Conclusion, ConnectionEpoch, DeadLetter, EntryId,
-    InboxEntry, InboxView, LockToken, MessageEntry, MethodEntry, MethodRequestId, NodeId,
-    OutboxEntry, OutboxReader, Outcome, Page, Partition, PutTokenError, SessionLease, SettleError,
-    Settlement, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket, Work,
+    Fingerprint, InboxEntry, InboxView, KeyError, LockToken, MessageEntry, MethodEntry,
+    MethodRequestId, NodeId, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page, Partition,
+    PersistError, PutTokenError, ReceiptState, SessionLease, SettleError, Settlement, StoreError,
+    Submission, SubmissionId, SubmitError, Survival, Ticket, Work,
 };
 
 /// A device that one node owns.
@@ -57,6 +58,7 @@ impl Engine {
             survival: Survival::Ephemeral {
                 deadline: self.clock.instant() + PATIENCE,
             },
+            fingerprint: None,
         }
     }
 }
@@ -84,6 +86,52 @@ impl Owned {
     ) -> Result<Ticket<Outcome>, SubmitError> {
         let submission = self.engine.submission(&self.identity, id, work);
         self.engine.submit(submission).await
+    }
+
+    /// Submits a durable entry; false if the engine keeps none, which it then says beforehand.
+    pub(super) async fn submit_durable(&self, id: u128, work: Work) -> bool {
+        let mut submission = self.engine.submission(&self.identity, id, work);
+        submission.survival = Survival::Durable;
+        let is_durable = self.engine.store.outbox.is_durable();
+        match self.engine.submit(submission).await {
+            Ok(_) => assert!(is_durable),
+            Err(error) => assert_eq!((error, is_durable), (StoreError::Volatile.into(), false)),
+        }
+        is_durable
+    }
+
+    /// Submits an entry under a key, durable if the engine can do that.
+    pub(super) async fn submit_keyed(
+        &self,
+        id: u128,
+        text: &str,
+    ) -> Result<Ticket<Outcome>, SubmitError> {
+        let mut submission = self.engine.submission(&self.identity, id, telemetry(text));
+        submission.fingerprint = Some(Fingerprint::of(&[text.as_bytes()]));
+        if self.engine.store.outbox.is_durable() {
+            submission.survival = Survival::Durable;
+        }
+        self.engine.submit(submission).await
+    }
+
+    pub(super) async fn receipt(&self, id: u128) -> Option<ReceiptState> {
+        let registry = &self.engine.store.registry;
+        let receipt = sure(|| registry.receipt(&self.identity, SubmissionId(id))).await;
+        receipt.expect("the engine is there").map(|receipt| {
+            assert_eq!(receipt.id, SubmissionId(id));
+            receipt.state
+        })
+    }
+
+    /// Dead letters of the outbox.
+    pub(super) async fn unsent(&self) -> Vec<OutboxDeadLetter> {
+        let outbox = &self.engine.store.outbox;
+        let partition = self.lease.partition;
+        let letters =
+            all_pages(async |after| outbox.dead_letters(partition, after.as_deref()).await);
+        let mut letters = letters.await;
+        letters.retain(|letter| letter.identity == self.identity);
+        letters
     }
 
     pub(super) async fn open(&self) -> Box<dyn OutboxReader> {
@@ -246,6 +294,18 @@ impl Unsure for AppendError {
 }
 
 impl Unsure for PutTokenError {
+    fn is_unknown(&self) -> bool {
+        *self == StoreError::UnknownOutcome.into()
+    }
+}
+
+impl Unsure for PersistError {
+    fn is_unknown(&self) -> bool {
+        *self == StoreError::UnknownOutcome.into()
+    }
+}
+
+impl Unsure for KeyError {
     fn is_unknown(&self) -> bool {
         *self == StoreError::UnknownOutcome.into()
     }

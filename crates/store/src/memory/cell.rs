@@ -46,13 +46,13 @@ impl Cell {
 
     /// Gives up what is over, and forgets what is old.
     pub(super) fn tidy(&self, engine: &Engine, now: Moment) {
-        let freed = self.lanes.lock().tidy(now.instant);
+        let freed = engine.lanes(self).tidy(now);
         engine.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
         let owner = Owner {
             identity: &self.identity,
             config: &engine.config,
         };
-        self.mailbox.lock().tidy(owner, now);
+        engine.mailbox(self).tidy(owner, now);
     }
 
     /// Whether nothing is lost if the cell is.

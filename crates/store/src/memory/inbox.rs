@@ -1,21 +1,25 @@
 //! The inbox of all devices: leases and wake-ups.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use iothub::Identity;
+use iothub::{CloudMessage, Identity};
 
 use super::{
     Engine, Memory,
     cell::Cell,
+    counted::Counted,
     mailbox::{Mailbox, Owner},
     partitioned::page_of,
     token::Token,
 };
 use crate::{
     AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, DeadLetter, DeliveryLease,
-    Desired, Inbox, InboxView, LockToken, MethodRequestId, Page, Partition, SessionLease,
-    SettleError, Settlement, StoreError, Ticket,
+    Desired, Inbox, InboxView, LockToken, MethodRequestId, Page, Partition, ReplayError,
+    SessionLease, SettleError, Settlement, StoreError, Ticket,
 };
 
 #[async_trait]
@@ -31,7 +35,10 @@ impl Inbox for Memory {
         self.0.tidy_some(now);
         let token = Token::random()?;
         self.0.change(lease, identity, |cell, mailbox| {
-            mailbox.append(self.0.owner_of(cell), id, arrival, token, now)
+            let owner = self.0.owner_of(cell);
+            self.0.check_inbox_bytes(&arrival)?;
+            let appended = mailbox.append(owner, id, arrival, token, false, now)?;
+            Ok(appended.ticket)
         })?
     }
 
@@ -76,7 +83,7 @@ impl Inbox for Memory {
             .0
             .cell(identity)
             .map_or_else(InboxView::default, |cell| {
-                cell.mailbox.lock().read(self.0.owner_of(&cell), now)
+                self.0.mailbox(&cell).read(self.0.owner_of(&cell), now)
             }))
     }
 
@@ -91,7 +98,7 @@ impl Inbox for Memory {
         let now = self.0.now();
         let token = Token::random()?;
         let owner = self.0.owner_of(&cell);
-        Ok(cell.mailbox.lock().receive(owner, token, lock, now))
+        Ok(self.0.mailbox(&cell).receive(owner, token, lock, now))
     }
 
     async fn settle(
@@ -104,7 +111,8 @@ impl Inbox for Memory {
         let cell = self.0.cell(identity).ok_or(SettleError::Unknown)?;
         let now = self.0.now();
         let owner = self.0.owner_of(&cell);
-        let ticket = cell.mailbox.lock().settle(owner, token, settlement, now)?;
+        let settled = self.0.mailbox(&cell).settle(owner, token, settlement, now);
+        let (ticket, _) = settled?;
         cell.changed.beat();
         Ok(ticket)
     }
@@ -117,7 +125,7 @@ impl Inbox for Memory {
         let cell = self.0.cell(identity).ok_or(SettleError::Lost)?;
         let now = self.0.now();
         let owner = self.0.owner_of(&cell);
-        cell.mailbox.lock().claim_method(owner, request, now)?;
+        self.0.mailbox(&cell).claim_method(owner, request, now)?;
         cell.changed.beat();
         Ok(())
     }
@@ -130,14 +138,35 @@ impl Inbox for Memory {
         let mut letters = Vec::new();
         let now = self.0.now();
         for cell in self.0.cells.in_partition(partition) {
-            let mut mailbox = cell.mailbox.lock();
-            letters.extend(mailbox.dead_letters(now).iter().map(|letter| {
+            let mut mailbox = self.0.mailbox(&cell);
+            letters.extend(mailbox.dead(now).iter().map(|dead| {
                 // No id has a space; the width makes the text's order that of the numbers.
-                let key = format!("{} {:020}", letter.identity, letter.sequence);
-                (key, letter.clone())
+                let key = format!("{} {:020}", dead.letter.identity, dead.letter.sequence);
+                (key, dead.letter.clone())
             }));
         }
         Ok(page_of(letters, after))
+    }
+
+    async fn dead_letter(
+        &self,
+        _identity: &Identity,
+        _sequence: u64,
+    ) -> Result<Option<Arc<CloudMessage>>, StoreError> {
+        Ok(None)
+    }
+
+    async fn replay(&self, identity: &Identity, sequence: u64) -> Result<(), ReplayError> {
+        let cell = self.0.cell(identity).ok_or(ReplayError::Unknown)?;
+        let now = self.0.now();
+        let mut mailbox = self.0.mailbox(&cell);
+        let mut dead = mailbox.dead(now).iter();
+        let is_known = dead.any(|dead| dead.letter.sequence == sequence);
+        Err(if is_known {
+            ReplayError::NotKept
+        } else {
+            ReplayError::Unknown
+        })
     }
 }
 
@@ -151,10 +180,28 @@ impl Engine {
     ) -> Result<T, StoreError> {
         let cell = self.cell_or_new(identity);
         let standing = self.tenures.standing(lease, cell.partition)?;
-        let answer = change(&cell, &mut cell.mailbox.lock());
+        let answer = change(&cell, &mut self.mailbox(&cell));
         drop(standing);
         cell.changed.beat();
         Ok(answer)
+    }
+
+    /// The mailbox of a device, locked.
+    pub(super) fn mailbox<'a>(&'a self, cell: &'a Cell) -> Counted<'a, Mailbox> {
+        Counted::lock(&cell.mailbox, &self.inbox_bytes)
+    }
+
+    /// Checks that a message has room among those of all devices.
+    fn check_inbox_bytes(&self, arrival: &Arrival) -> Result<(), AppendError> {
+        let size = match arrival {
+            Arrival::Message { message, .. } => message.size(),
+            Arrival::Method { .. } => 0,
+        };
+        let in_all = self.inbox_bytes.load(Ordering::Relaxed);
+        if in_all.saturating_add(size) > self.config.inbox_bytes_in_all {
+            return Err(AppendError::Full);
+        }
+        Ok(())
     }
 
     fn owner_of<'a>(&'a self, cell: &'a Cell) -> Owner<'a> {

@@ -1,4 +1,8 @@
 //! The outbox of one device, as a state machine. States of an entry: see `outbox.rs` of the contract.
+//!
+//! A durable entry's work may be on the disk alone; then what is taken is where it is. An entry that is being stored for
+//! the first time is given to nobody, so that nothing leaves for the hub that a crash could forget, and nothing behind it
+//! is given either, so that the order is kept.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -8,20 +12,25 @@ use std::{
 use iothub::Timestamp;
 
 use super::{
-    MEMORY_OF_OUTCOMES,
+    MEMORY_OF_OUTCOMES, Moment,
+    book::{Book, Dead, Name, Progress, Reused},
+    counted::Counts,
+    location::Location,
     ring::Ring,
     waiters::{Waiters, resolved},
 };
 use crate::{
-    Done, EntryId, Failure, Lane, OutboxEntry, Outcome, SubmissionId, Survival, Ticket, Work,
+    Done, EntryId, Failure, Fingerprint, Lane, OutboxEntry, Outcome, Receipt, ReceiptState,
+    SubmissionId, Survival, Ticket, Work,
 };
 
-/// The three lanes of a device.
+/// The three lanes of a device, and what is remembered of what was in them.
 pub(super) struct Lanes {
     lanes: [Entries; Lane::ALL.len()],
     /// Every entry that is not settled.
     entry_by_submission: HashMap<SubmissionId, (Lane, EntryId)>,
     outcomes: Ring<(SubmissionId, Outcome), OUTCOMES>,
+    book: Book,
     last_entry: u64,
     /// Bytes of the entries that the device's bounds count.
     bounded_bytes: usize,
@@ -39,29 +48,80 @@ pub(super) struct ReaderId(u64);
 pub(super) struct Entry {
     id: EntryId,
     submission: SubmissionId,
-    work: Work,
-    deadline: Instant,
+    lane: Lane,
+    /// What to do, unless that is on the disk alone.
+    work: Option<Box<Work>>,
+    keeping: Keeping,
     accepted_at: Timestamp,
     size: usize,
+    attempts: u32,
+    /// It was taken and has been put back alone, so it stands among what is taken.
+    is_put_back: bool,
     tickets: Waiters<Outcome>,
 }
 
-/// One lane, in the order of ids. What is taken stands before what waits, so putting back moves nothing.
+/// What a restart does to an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Keeping {
+    /// It is forgotten, and given up at this moment.
+    Ephemeral { deadline: Instant },
+    /// It is on its way to the disk; nobody is given it before it is there.
+    Storing,
+    /// It was ephemeral, and is on its way to the disk; it may be taken.
+    Persisting { deadline: Instant },
+    /// It is on the disk.
+    Durable(Location),
+}
+
+/// One lane, in the order of ids. What is taken stands before what waits, so putting all of it back moves nothing.
 #[derive(Default)]
 struct Entries {
     entries: VecDeque<Box<Entry>>,
-    /// How many are taken.
+    /// How many are taken, or were and are put back alone.
     taken: usize,
+    /// How many of these are put back alone.
+    put_back: u32,
     /// The reader was given as many as it had room for, and has settled none since.
     is_reader_full: bool,
 }
 
-/// An ephemeral submission, measured.
-pub(super) struct Ephemeral {
+/// A submission, measured.
+pub(super) struct Fresh {
     pub(super) id: SubmissionId,
-    pub(super) work: Work,
-    pub(super) deadline: Instant,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) lane: Lane,
+    /// None: it is on the disk alone.
+    pub(super) work: Option<Box<Work>>,
+    pub(super) keeping: Keeping,
+    pub(super) accepted_at: Timestamp,
     pub(super) size: usize,
+}
+
+/// What a reader takes.
+pub(super) enum Taken {
+    /// It is in memory.
+    Held(OutboxEntry),
+    /// What it is to do is on the disk alone.
+    Stored(Location, Slip),
+}
+
+/// An entry without what it is to do.
+#[derive(Clone, Copy)]
+pub(super) struct Slip {
+    pub(super) id: EntryId,
+    survival: Survival,
+    accepted_at: Timestamp,
+    attempts: u32,
+}
+
+/// What settling did.
+pub(super) enum Settled {
+    /// There was no such entry, or it was not taken.
+    Nothing,
+    /// It waits again.
+    PutBack,
+    /// It is gone; resolve it with the same outcome, without the lock.
+    Gone(Box<Entry>),
 }
 
 impl Lanes {
@@ -70,6 +130,7 @@ impl Lanes {
             lanes: Default::default(),
             entry_by_submission: HashMap::new(),
             outcomes: Ring::new(),
+            book: Book::new(),
             last_entry: 0,
             bounded_bytes: 0,
             earliest_deadline: None,
@@ -78,47 +139,111 @@ impl Lanes {
         }
     }
 
-    /// Another ticket of a submission that is here, or was a short while ago.
-    pub(super) fn rejoin(&mut self, id: SubmissionId) -> Option<Ticket<Outcome>> {
-        if let Some(&(lane, entry)) = self.entry_by_submission.get(&id) {
-            let lane = self.lane(lane);
-            let at = lane.find(entry)?;
-            return Some(lane.entries[at].tickets.join());
+    /// Another ticket of a submission that is here, or whose outcome is remembered.
+    pub(super) fn rejoin(
+        &mut self,
+        id: SubmissionId,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<Option<Ticket<Outcome>>, Reused> {
+        let record = self.book.check(Name::Submission(id), fingerprint)?;
+        if let Some(Progress::Settled(outcome, _)) = record.map(|record| &record.progress) {
+            return Ok(Some(resolved(outcome.as_ref().clone())));
         }
-        let (_, outcome) = self.outcomes.find(|(other, _)| *other == id)?;
-        Some(resolved(outcome.clone()))
+        if let Some(entry) = self.entry_mut(id) {
+            return Ok(Some(entry.tickets.join()));
+        }
+        let outcome = self.outcomes.find(|(other, _)| *other == id);
+        Ok(outcome.map(|(_, outcome)| resolved(outcome.clone())))
     }
 
     /// Puts an entry in; whoever calls has checked the bounds, and that [`Lanes::rejoin`] does not know it. True if
-    /// its lane was empty.
-    pub(super) fn push(
-        &mut self,
-        submission: Ephemeral,
-        accepted_at: Timestamp,
-    ) -> (Ticket<Outcome>, bool) {
+    /// its lane had nothing to take.
+    pub(super) fn push(&mut self, fresh: Fresh) -> (EntryId, Ticket<Outcome>, bool) {
         let (tickets, ticket) = Waiters::new();
-        self.last_entry += 1;
-        let id = EntryId(self.last_entry);
+        let id = EntryId(self.last_entry + 1);
+        let was_empty = self.insert(id, fresh, tickets);
+        (id, ticket, was_empty)
+    }
+
+    /// Puts an entry in that was there before a restart, after all others of its lane. Its id grows in each lane.
+    pub(super) fn restore(&mut self, id: EntryId, fresh: Fresh) {
+        self.insert(id, fresh, Waiters::none());
+    }
+
+    fn insert(&mut self, id: EntryId, fresh: Fresh, tickets: Waiters<Outcome>) -> bool {
+        self.last_entry = self.last_entry.max(id.0);
+        if fresh.fingerprint.is_some() || fresh.keeping.is_stored() {
+            let name = Name::Submission(fresh.id);
+            self.book.open(name, fresh.fingerprint, fresh.accepted_at);
+        }
         let entry = Box::new(Entry {
             id,
-            submission: submission.id,
-            work: submission.work,
-            deadline: submission.deadline,
-            accepted_at,
-            size: submission.size,
+            submission: fresh.id,
+            lane: fresh.lane,
+            work: fresh.work,
+            keeping: fresh.keeping,
+            accepted_at: fresh.accepted_at,
+            size: fresh.size,
+            attempts: 0,
+            is_put_back: false,
             tickets,
         });
-        let lane = entry.work.lane();
         self.entry_by_submission
-            .insert(entry.submission, (lane, id));
-        if is_bounded(lane) {
+            .insert(entry.submission, (entry.lane, id));
+        if is_bounded(entry.lane) {
             self.bounded_bytes += entry.size;
         }
-        note_earlier(&mut self.earliest_deadline, entry.deadline);
-        let lane = self.lane(lane);
+        if let Some(deadline) = entry.keeping.deadline() {
+            note_earlier(&mut self.earliest_deadline, deadline);
+        }
+        let lane = self.lane(entry.lane);
         let was_empty = !lane.has_waiting();
         lane.entries.push_back(entry);
-        (ticket, was_empty)
+        was_empty
+    }
+
+    /// An entry that was on its way to the disk is there. True if a reader may be waiting for it.
+    pub(super) fn stored(&mut self, lane: Lane, id: EntryId, location: Location) -> bool {
+        let Some(entry) = self.lane(lane).get_mut(id) else {
+            return false; // It has been settled meanwhile.
+        };
+        let was_hidden = entry.keeping == Keeping::Storing;
+        entry.keeping = Keeping::Durable(location);
+        was_hidden
+    }
+
+    /// An entry that was on its way to the disk will not get there. Gives it if it is gone for that.
+    pub(super) fn not_stored(&mut self, lane: Lane, id: EntryId) -> Option<Box<Entry>> {
+        let entry = self.lane(lane).get_mut(id)?;
+        match entry.keeping {
+            Keeping::Storing => {
+                let at = self.lane(lane).find(id)?;
+                let entry = self.lane(lane).entries.remove(at)?;
+                self.unlist(&entry);
+                self.book.remove(Name::Submission(entry.submission));
+                Some(entry)
+            }
+            Keeping::Persisting { deadline } => {
+                entry.keeping = Keeping::Ephemeral { deadline };
+                note_earlier(&mut self.earliest_deadline, deadline);
+                None
+            }
+            Keeping::Ephemeral { .. } | Keeping::Durable(_) => None,
+        }
+    }
+
+    /// Begins to make an entry durable, if it is ephemeral.
+    pub(super) fn persist(&mut self, id: SubmissionId) -> Option<&Entry> {
+        let entry = self.entry_mut(id)?;
+        if let Keeping::Ephemeral { deadline } = entry.keeping {
+            entry.keeping = Keeping::Persisting { deadline };
+        }
+        let (submission, accepted_at) = (entry.submission, entry.accepted_at);
+        let name = Name::Submission(submission);
+        if self.book.get(name).is_none() {
+            self.book.open(name, None, accepted_at);
+        }
+        self.entry(id)
     }
 
     /// Lets a reader in; the one before, if it is still there, is out, and what it took is put back.
@@ -140,45 +265,73 @@ impl Lanes {
         is_current
     }
 
-    /// Takes up to `max` entries, and gives up those that are overdue: their bytes are the second answer.
-    pub(super) fn take(
-        &mut self,
-        lane: Lane,
-        max: usize,
-        now: Instant,
-    ) -> (Vec<OutboxEntry>, usize) {
+    /// Takes up to `max` entries, and gives up those that are overdue: the bytes that they held are the second answer.
+    pub(super) fn take(&mut self, lane: Lane, max: usize, now: Moment) -> (Vec<Taken>, usize) {
         let freed = self.give_up_overdue(now);
         let lane = self.lane(lane);
-        let end = lane.entries.len().min(lane.taken.saturating_add(max));
-        let given = lane.entries.range(lane.taken..end);
-        let given: Vec<_> = given.map(|entry| entry.to_outbox_entry()).collect();
+        let mut given = Vec::new();
+        if lane.put_back > 0 {
+            let put_back = lane.entries.range_mut(..lane.taken);
+            for entry in put_back.filter(|entry| entry.is_put_back).take(max) {
+                given.push(entry.take());
+                lane.put_back -= 1;
+            }
+        }
+        let waiting = lane.entries.range_mut(lane.taken..);
+        let takeable = waiting.take_while(|entry| entry.keeping != Keeping::Storing);
+        for entry in takeable.take(max - given.len()) {
+            given.push(entry.take());
+            lane.taken += 1;
+        }
         lane.is_reader_full = given.len() == max;
-        lane.taken = end;
         (given, freed)
     }
 
-    /// Removes an entry that was taken; resolve it with the same outcome, without the lock.
+    /// What a taken entry is to do, if that is on the disk alone and it is still there: it may have moved.
+    pub(super) fn location_of(&mut self, lane: Lane, id: EntryId) -> Option<Location> {
+        let entry = self.lane(lane).get_mut(id)?;
+        entry.keeping.location()
+    }
+
+    /// Settles an entry that was taken.
     pub(super) fn settle(
         &mut self,
         id: EntryId,
         outcome: &Outcome,
-        now: Instant,
-    ) -> Option<Box<Entry>> {
-        let entry = self.lanes.iter_mut().find_map(|lane| {
+        dead_letters: usize,
+        now: Moment,
+    ) -> Settled {
+        let taken = self.lanes.iter_mut().find_map(|lane| {
             let at = lane.find(id).filter(|at| *at < lane.taken)?;
-            lane.is_reader_full = false;
-            lane.taken -= 1;
-            lane.entries.remove(at)
-        })?;
-        self.forget(&entry, outcome, now);
-        Some(entry)
+            Some((lane, at))
+        });
+        let Some((lane, at)) = taken.filter(|(lane, at)| !lane.entries[*at].is_put_back) else {
+            return Settled::Nothing;
+        };
+        lane.is_reader_full = false;
+        let entry = &mut lane.entries[at];
+        if entry.keeping.is_stored()
+            && let Err(failure) = outcome
+            && !failure.is_final()
+        {
+            entry.is_put_back = true;
+            lane.put_back += 1;
+            return Settled::PutBack;
+        }
+        lane.taken -= 1;
+        let Some(entry) = lane.entries.remove(at) else {
+            return Settled::Nothing;
+        };
+        self.forget(&entry, outcome, dead_letters, now);
+        Settled::Gone(entry)
     }
 
     /// Gives up what waits and is overdue, forgets old outcomes, and returns spare memory. Answers the bytes freed.
-    pub(super) fn tidy(&mut self, now: Instant) -> usize {
+    pub(super) fn tidy(&mut self, now: Moment) -> usize {
         let freed = self.give_up_overdue(now);
-        self.outcomes.forget_after(MEMORY_OF_OUTCOMES, now);
-        if self.count() == 0 {
+        self.outcomes.forget_after(MEMORY_OF_OUTCOMES, now.instant);
+        self.book.forget(now.timestamp);
+        if self.unsettled() == 0 {
             self.entry_by_submission = HashMap::new();
             for lane in &mut self.lanes {
                 lane.entries = VecDeque::new();
@@ -187,9 +340,9 @@ impl Lanes {
         freed
     }
 
-    /// Settles waiting entries whose deadline is over with [`Failure::HubTimeout`]. Answers their bytes.
-    pub(super) fn give_up_overdue(&mut self, now: Instant) -> usize {
-        if self.earliest_deadline.is_none_or(|at| now < at) {
+    /// Settles waiting entries whose deadline is over with [`Failure::HubTimeout`]. Answers the bytes that they held.
+    pub(super) fn give_up_overdue(&mut self, now: Moment) -> usize {
+        if self.earliest_deadline.is_none_or(|at| now.instant < at) {
             return 0;
         }
         self.earliest_deadline = None;
@@ -197,18 +350,71 @@ impl Lanes {
         for lane in Lane::ALL {
             let taken = self.lane(lane).taken;
             for entry in self.lane(lane).entries.split_off(taken) {
-                if now < entry.deadline {
-                    note_earlier(&mut self.earliest_deadline, entry.deadline);
+                let deadline = match entry.keeping {
+                    Keeping::Ephemeral { deadline } => Some(deadline),
+                    Keeping::Storing | Keeping::Persisting { .. } | Keeping::Durable(_) => None,
+                };
+                if deadline.is_none_or(|deadline| now.instant < deadline) {
+                    if let Some(deadline) = deadline {
+                        note_earlier(&mut self.earliest_deadline, deadline);
+                    }
                     self.lane(lane).entries.push_back(entry);
                     continue;
                 }
                 let outcome = Err(Failure::HubTimeout);
-                self.forget(&entry, &outcome, now);
-                freed += entry.size;
+                self.forget(&entry, &outcome, 0, now);
+                freed += entry.held_bytes();
                 entry.resolve(outcome);
             }
         }
         freed
+    }
+
+    /// Puts a dead letter in.
+    pub(super) fn bury(&mut self, dead: Dead, bound: usize) {
+        self.last_entry = self.last_entry.max(dead.id.0);
+        self.book.bury(dead, bound);
+    }
+
+    /// Removes what was there before a restart and is settled by a later record.
+    pub(super) fn unstore(&mut self, id: SubmissionId) -> Option<Box<Entry>> {
+        let &(lane, entry) = self.entry_by_submission.get(&id)?;
+        let at = self.lane(lane).find(entry)?;
+        let entry = self.lane(lane).entries.remove(at)?;
+        self.unlist(&entry);
+        Some(entry)
+    }
+
+    /// A record was written again elsewhere.
+    pub(super) fn moved(&mut self, id: SubmissionId, from: Location, to: Location) {
+        let entry = self.entry_mut(id);
+        if let Some(entry) = entry.filter(|entry| entry.keeping == Keeping::Durable(from)) {
+            entry.keeping = Keeping::Durable(to);
+        } else if let Some(dead) = self.book.dead_mut().find(|dead| dead.stored == from) {
+            dead.stored = to;
+        }
+    }
+
+    pub(super) const fn book(&self) -> &Book {
+        &self.book
+    }
+
+    pub(super) const fn book_mut(&mut self) -> &mut Book {
+        &mut self.book
+    }
+
+    /// What is known of a submission that has a record.
+    pub(super) fn receipt(&self, id: SubmissionId, is_refused: bool) -> Option<Receipt> {
+        let record = self.book.get(Name::Submission(id))?;
+        Some(record.to_receipt(id, || {
+            if self.is_taken(id) {
+                ReceiptState::Sent
+            } else if is_refused {
+                ReceiptState::WaitingForCredential
+            } else {
+                ReceiptState::Stored
+            }
+        }))
     }
 
     pub(super) fn is_open_for(&self, reader: ReaderId) -> bool {
@@ -226,7 +432,7 @@ impl Lanes {
     }
 
     /// Entries that are not settled.
-    pub(super) fn count(&self) -> usize {
+    pub(super) fn unsettled(&self) -> usize {
         self.entry_by_submission.len()
     }
 
@@ -239,42 +445,93 @@ impl Lanes {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.count() == 0 && self.outcomes.is_empty()
+        self.unsettled() == 0 && self.outcomes.is_empty() && self.book.is_empty()
+    }
+
+    /// The entry of a submission that is not settled.
+    pub(super) fn entry(&self, id: SubmissionId) -> Option<&Entry> {
+        let &(lane, entry) = self.entry_by_submission.get(&id)?;
+        let lane = &self.lanes[lane_index(lane)];
+        Some(&lane.entries[lane.find(entry)?])
+    }
+
+    fn entry_mut(&mut self, id: SubmissionId) -> Option<&mut Box<Entry>> {
+        let &(lane, entry) = self.entry_by_submission.get(&id)?;
+        self.lane(lane).get_mut(entry)
+    }
+
+    fn is_taken(&self, id: SubmissionId) -> bool {
+        let Some(&(lane, entry)) = self.entry_by_submission.get(&id) else {
+            return false;
+        };
+        let lane = &self.lanes[lane_index(lane)];
+        lane.find(entry)
+            .is_some_and(|at| at < lane.taken && !lane.entries[at].is_put_back)
     }
 
     fn put_back(&mut self) {
         for lane in &mut self.lanes {
             lane.is_reader_full = false;
-            let taken = lane.entries.range(..std::mem::take(&mut lane.taken));
-            if let Some(deadline) = taken.map(|entry| entry.deadline).min() {
-                note_earlier(&mut self.earliest_deadline, deadline);
+            lane.put_back = 0;
+            for entry in lane.entries.range_mut(..std::mem::take(&mut lane.taken)) {
+                entry.is_put_back = false;
+                if let Some(deadline) = entry.keeping.deadline() {
+                    note_earlier(&mut self.earliest_deadline, deadline);
+                }
             }
         }
     }
 
-    fn forget(&mut self, entry: &Entry, outcome: &Outcome, now: Instant) {
-        self.entry_by_submission.remove(&entry.submission);
-        if is_bounded(entry.work.lane()) {
-            self.bounded_bytes -= entry.size;
+    fn forget(&mut self, entry: &Entry, outcome: &Outcome, dead_letters: usize, now: Moment) {
+        self.unlist(entry);
+        let name = Name::Submission(entry.submission);
+        if matches!(outcome, Ok(Done::TwinRead(_))) {
+            // A twin is large, and reading it again changes nothing.
+            self.book.remove(name);
+        } else if self.book.get(name).is_some() {
+            self.book.settle(entry.submission, outcome, now.timestamp);
+        } else {
+            let outcome = (entry.submission, outcome.clone());
+            self.outcomes.push(outcome, now.instant);
         }
-        // A twin is large, and reading it again changes nothing.
-        if !matches!(outcome, Ok(Done::TwinRead(_))) {
-            self.outcomes.push((entry.submission, outcome.clone()), now);
+        if let (Keeping::Durable(stored), Err(failure)) = (entry.keeping, outcome) {
+            let dead = Dead {
+                id: entry.id,
+                submission: entry.submission,
+                lane: entry.lane,
+                size: entry.size,
+                accepted_at: entry.accepted_at,
+                failure: failure.clone(),
+                at: now.timestamp,
+                stored,
+            };
+            self.bury(dead, dead_letters);
         }
     }
 
-    fn lane(&mut self, lane: Lane) -> &mut Entries {
-        match lane {
-            Lane::Answers => &mut self.lanes[0],
-            Lane::Twin => &mut self.lanes[1],
-            Lane::Telemetry => &mut self.lanes[2],
+    fn unlist(&mut self, entry: &Entry) {
+        self.entry_by_submission.remove(&entry.submission);
+        if is_bounded(entry.lane) {
+            self.bounded_bytes -= entry.size;
         }
+    }
+
+    const fn lane(&mut self, lane: Lane) -> &mut Entries {
+        &mut self.lanes[lane_index(lane)]
+    }
+}
+
+impl Counts for Lanes {
+    /// Receipts and keys.
+    fn count(&self) -> usize {
+        self.book.len()
     }
 }
 
 impl Entries {
     fn has_waiting(&self) -> bool {
-        self.taken < self.entries.len()
+        let next = self.entries.get(self.taken);
+        self.put_back > 0 || next.is_some_and(|entry| entry.keeping != Keeping::Storing)
     }
 
     fn find(&self, id: EntryId) -> Option<usize> {
@@ -282,25 +539,118 @@ impl Entries {
             .binary_search_by_key(&id, |entry| entry.id)
             .ok()
     }
+
+    fn get_mut(&mut self, id: EntryId) -> Option<&mut Box<Entry>> {
+        let at = self.find(id)?;
+        self.entries.get_mut(at)
+    }
 }
 
 impl Entry {
+    /// Bytes that it takes of what all entries together may hold.
+    pub(super) const fn held_bytes(&self) -> usize {
+        if self.work.is_some() { self.size } else { 0 }
+    }
+
+    pub(super) const fn id(&self) -> EntryId {
+        self.id
+    }
+
+    pub(super) const fn submission(&self) -> SubmissionId {
+        self.submission
+    }
+
+    pub(super) const fn lane(&self) -> Lane {
+        self.lane
+    }
+
+    pub(super) const fn keeping(&self) -> Keeping {
+        self.keeping
+    }
+
     pub(super) const fn size(&self) -> usize {
         self.size
     }
 
-    pub(super) fn resolve(self: Box<Self>, outcome: Outcome) {
+    pub(super) const fn accepted_at(&self) -> Timestamp {
+        self.accepted_at
+    }
+
+    pub(super) fn work(&self) -> Option<&Work> {
+        self.work.as_deref()
+    }
+
+    pub(super) fn resolve(self, outcome: Outcome) {
         self.tickets.resolve(outcome);
     }
 
-    fn to_outbox_entry(&self) -> OutboxEntry {
+    fn take(&mut self) -> Taken {
+        self.is_put_back = false;
+        let attempts = self.attempts;
+        self.attempts = attempts.saturating_add(1);
+        let (survival, location) = match self.keeping {
+            Keeping::Ephemeral { deadline } | Keeping::Persisting { deadline } => {
+                (Survival::Ephemeral { deadline }, None)
+            }
+            Keeping::Storing => (Survival::Durable, None),
+            Keeping::Durable(location) => (Survival::Durable, Some(location)),
+        };
+        let slip = Slip {
+            id: self.id,
+            survival,
+            accepted_at: self.accepted_at,
+            attempts,
+        };
+        match (&self.work, location) {
+            (Some(work), _) => Taken::Held(slip.with(work.as_ref().clone())),
+            (None, Some(location)) => Taken::Stored(location, slip),
+            (None, None) => unreachable!("what is not on the disk is held"),
+        }
+    }
+}
+
+impl Taken {
+    /// The entry, if what it is to do is in memory.
+    pub(super) fn into_held(self) -> Option<OutboxEntry> {
+        match self {
+            Self::Held(entry) => Some(entry),
+            Self::Stored(..) => None,
+        }
+    }
+}
+
+impl Slip {
+    pub(super) const fn with(self, work: Work) -> OutboxEntry {
         OutboxEntry {
             id: self.id,
-            work: self.work.clone(),
-            survival: Survival::Ephemeral {
-                deadline: self.deadline,
-            },
+            work,
+            survival: self.survival,
             accepted_at: self.accepted_at,
+            attempts: self.attempts,
+        }
+    }
+}
+
+impl Keeping {
+    /// Whether a restart may find it.
+    pub(super) const fn is_stored(self) -> bool {
+        match self {
+            Self::Ephemeral { .. } => false,
+            Self::Storing | Self::Persisting { .. } | Self::Durable(_) => true,
+        }
+    }
+
+    pub(super) const fn location(self) -> Option<Location> {
+        match self {
+            Self::Durable(location) => Some(location),
+            Self::Ephemeral { .. } | Self::Storing | Self::Persisting { .. } => None,
+        }
+    }
+
+    const fn deadline(self) -> Option<Instant> {
+        match self {
+            Self::Ephemeral { deadline } | Self::Persisting { deadline } => Some(deadline),
+            Self::Storing | Self::Durable(_) => None,
         }
     }
 }
@@ -311,6 +661,14 @@ pub(super) const fn is_bounded(lane: Lane) -> bool {
     match lane {
         Lane::Answers => false,
         Lane::Twin | Lane::Telemetry => true,
+    }
+}
+
+const fn lane_index(lane: Lane) -> usize {
+    match lane {
+        Lane::Answers => 0,
+        Lane::Twin => 1,
+        Lane::Telemetry => 2,
     }
 }
 

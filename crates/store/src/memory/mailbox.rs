@@ -3,16 +3,19 @@
 mod offered;
 mod past;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use iothub::Identity;
+use iothub::{CloudMessage, Identity, Timestamp};
 
+pub(super) use self::offered::Keeping;
 use self::{
     offered::{Message, Method, Offered},
     past::Past,
 };
 use super::{
     Config, Moment,
+    counted::Counts,
+    location::Location,
     token::Token,
     waiters::{Waiters, lost, resolved},
 };
@@ -28,11 +31,69 @@ pub(super) struct Mailbox {
     /// Tied messages that the device has settled and of which `upstream` has not said what became.
     settled: Vec<Settled>,
     desired: Option<Desired>,
-    dead_letters: VecDeque<DeadLetter>,
+    dead: VecDeque<Dead>,
     past: Past,
     /// The newest connection that has been withdrawn.
     withdrawn: Option<ConnectionEpoch>,
     next_sequence: u64,
+}
+
+/// A dead letter, and where what it said is.
+#[derive(Clone)]
+pub(super) struct Dead {
+    pub(super) letter: DeadLetter,
+    pub(super) stored: Option<Location>,
+}
+
+/// A message as it comes, or comes back.
+pub(super) struct Fresh {
+    pub(super) arrival: ArrivalId,
+    pub(super) token: Token,
+    pub(super) message: Arc<CloudMessage>,
+    pub(super) delivery_count: u32,
+    pub(super) arrived_at: Timestamp,
+    pub(super) expires_at: Option<Timestamp>,
+    pub(super) is_tied: bool,
+    pub(super) keeping: Keeping,
+}
+
+/// An arrival is in: its ticket, and its sequence if it is a message that was not there before.
+pub(super) struct Appended {
+    pub(super) ticket: Ticket<Settlement>,
+    pub(super) fresh: Option<u64>,
+}
+
+/// What a settlement did to a message that is on the disk.
+#[derive(Clone, Copy)]
+pub(super) struct Change {
+    pub(super) arrival: ArrivalId,
+    pub(super) sequence: u64,
+    pub(super) token: Token,
+    pub(super) settlement: Settlement,
+    /// How often it has been abandoned.
+    pub(super) delivery_count: u32,
+    pub(super) is_gone: bool,
+    /// It is a dead letter, for this reason.
+    pub(super) died: Option<DeadReason>,
+}
+
+/// Why a message is a dead letter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum DeadReason {
+    Rejected,
+    Expired,
+    DeliveryCountExceeded,
+}
+
+impl DeadReason {
+    /// IoT Hub's word in the feedback of a cloud-to-device message ("Message feedback" in "Send cloud-to-device messages").
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "Rejected",
+            Self::Expired => "Expired",
+            Self::DeliveryCountExceeded => "DeliveryCountExceeded",
+        }
+    }
 }
 
 struct Settled {
@@ -56,50 +117,52 @@ impl Mailbox {
             offered: Vec::new(),
             settled: Vec::new(),
             desired: None,
-            dead_letters: VecDeque::new(),
+            dead: VecDeque::new(),
             past: Past::new(),
             withdrawn: None,
             next_sequence: first_sequence,
         }
     }
 
-    /// Puts an arrival in. `token` is for a message.
+    /// Puts an arrival in. `token` is for a message, `is_kept` says whether one that is not tied goes to the disk.
     pub(super) fn append(
         &mut self,
         owner: Owner<'_>,
         id: ArrivalId,
         arrival: Arrival,
         token: Token,
+        is_kept: bool,
         now: Moment,
-    ) -> Result<Ticket<Settlement>, AppendError> {
+    ) -> Result<Appended, AppendError> {
         self.give_up_overdue(owner, now);
         if let Some(ticket) = self.rejoin(id, &arrival) {
-            return Ok(ticket);
+            return Ok(Appended {
+                ticket,
+                fresh: None,
+            });
         }
-        let (tickets, ticket) = Waiters::new();
         match arrival {
             Arrival::Message {
                 message,
                 expires_at,
                 is_tied,
             } => {
-                if self.messages().count() + self.settled.len() >= owner.config.inbox_messages {
-                    return Err(AppendError::Full);
-                }
-                let sequence = self.next_sequence;
-                self.next_sequence += 1;
-                self.offered.push(Offered::Message(Box::new(Message {
+                let keeping = if is_kept && !is_tied {
+                    Keeping::Storing
+                } else {
+                    Keeping::Ephemeral
+                };
+                let fresh = Fresh {
                     arrival: id,
                     token,
-                    sequence,
                     message,
                     delivery_count: 0,
                     arrived_at: now.timestamp,
                     expires_at,
                     is_tied,
-                    lease: None,
-                    tickets,
-                })));
+                    keeping,
+                };
+                self.offer(owner, fresh)
             }
             Arrival::Method {
                 id: method,
@@ -117,14 +180,130 @@ impl Mailbox {
                     deadline,
                     deadline_at,
                 };
+                let (tickets, ticket) = Waiters::new();
                 self.offered.push(Offered::Method(Box::new(Method {
                     arrival: id,
                     entry,
                     tickets,
                 })));
+                Ok(Appended {
+                    ticket,
+                    fresh: None,
+                })
             }
         }
-        Ok(ticket)
+    }
+
+    /// Offers a message that is new here, if there is room for it.
+    pub(super) fn offer(
+        &mut self,
+        owner: Owner<'_>,
+        fresh: Fresh,
+    ) -> Result<Appended, AppendError> {
+        if self.messages().count() + self.settled.len() >= owner.config.inbox_messages {
+            return Err(AppendError::Full);
+        }
+        let (tickets, ticket) = Waiters::new();
+        let sequence = self.next_sequence;
+        self.insert(sequence, fresh, tickets);
+        Ok(Appended {
+            ticket,
+            fresh: Some(sequence),
+        })
+    }
+
+    /// Puts a message in that was there before a restart, in its place.
+    pub(super) fn restore(&mut self, sequence: u64, fresh: Fresh) {
+        self.unstore(sequence);
+        self.insert(sequence, fresh, Waiters::none());
+    }
+
+    fn insert(&mut self, sequence: u64, fresh: Fresh, tickets: Waiters<Settlement>) {
+        self.next_sequence = self.next_sequence.max(sequence + 1);
+        let message = Message {
+            arrival: fresh.arrival,
+            token: fresh.token,
+            sequence,
+            message: fresh.message,
+            delivery_count: fresh.delivery_count,
+            arrived_at: fresh.arrived_at,
+            expires_at: fresh.expires_at,
+            is_tied: fresh.is_tied,
+            keeping: fresh.keeping,
+            lease: None,
+            tickets,
+        };
+        let later = |offered: &Offered| match offered {
+            Offered::Message(other) => other.sequence > sequence,
+            Offered::Method(_) => false,
+        };
+        let at = self.offered.iter().position(later);
+        let at = at.unwrap_or(self.offered.len());
+        self.offered.insert(at, Offered::Message(Box::new(message)));
+    }
+
+    /// A message that was on its way to the disk is there, or was written again elsewhere.
+    pub(super) fn stored(&mut self, sequence: u64, location: Location) {
+        if let Some(message) = self.message_mut(sequence) {
+            message.keeping = Keeping::Durable(location);
+        } else if let Some(dead) = self.dead_mut(sequence) {
+            dead.stored = Some(location);
+        }
+    }
+
+    /// A message that was on its way to the disk will not get there: it never came.
+    pub(super) fn not_stored(&mut self, sequence: u64) {
+        let is_it = |offered: &mut Offered| match offered {
+            Offered::Message(message) => {
+                message.sequence == sequence && message.keeping == Keeping::Storing
+            }
+            Offered::Method(_) => false,
+        };
+        self.offered.extract_if(.., is_it).for_each(drop);
+    }
+
+    /// Removes what was there before a restart and is gone by a later record.
+    fn unstore(&mut self, sequence: u64) -> Option<Box<Message>> {
+        self.dead.retain(|dead| dead.letter.sequence != sequence);
+        let at = self.offered.iter().position(|offered| match offered {
+            Offered::Message(message) => message.sequence == sequence,
+            Offered::Method(_) => false,
+        })?;
+        Some(self.take_message(at))
+    }
+
+    /// Does again what a settlement did before a restart.
+    pub(super) fn change_again(
+        &mut self,
+        owner: Owner<'_>,
+        change: Change,
+        at: Timestamp,
+        now: Moment,
+    ) {
+        self.next_sequence = self.next_sequence.max(change.sequence + 1);
+        if !change.is_gone {
+            if let Some(message) = self.message_mut(change.sequence) {
+                message.delivery_count = change.delivery_count;
+            }
+            return;
+        }
+        if let Some(message) = self.unstore(change.sequence)
+            && let Some(reason) = change.died
+        {
+            let dead = Dead::of(owner, &message, change.delivery_count, reason, at);
+            self.bury(owner, dead);
+        }
+        self.past.settled(
+            change.token,
+            change.settlement,
+            Conclusion::Gateway,
+            now.instant,
+        );
+        let settlement = match change.settlement {
+            Settlement::Complete => Settlement::Complete,
+            Settlement::Abandon | Settlement::Reject => Settlement::Reject,
+        };
+        self.past.arrived(change.arrival, settlement, now.instant);
     }
 
     pub(super) fn set_desired(&mut self, desired: Option<Desired>) {
@@ -180,7 +359,7 @@ impl Mailbox {
         self.give_up_overdue(owner, now);
         let entries = self.offered.iter().filter_map(|offered| match offered {
             Offered::Message(message) => {
-                (!message.is_expired(now)).then(|| InboxEntry::Message(message.to_entry()))
+                (message.is_shown(now)).then(|| InboxEntry::Message(message.to_entry()))
             }
             Offered::Method(method) => Some(InboxEntry::Method(method.entry.clone())),
         });
@@ -201,7 +380,7 @@ impl Mailbox {
         self.give_up_overdue(owner, now);
         let message = self.offered.iter_mut().find_map(|offered| match offered {
             Offered::Message(message) => {
-                (!message.is_expired(now) && !message.is_leased(now)).then_some(message)
+                (message.is_shown(now) && !message.is_leased(now)).then_some(message)
             }
             Offered::Method(_) => None,
         })?;
@@ -220,28 +399,44 @@ impl Mailbox {
         token: Token,
         settlement: Settlement,
         now: Moment,
-    ) -> Result<Ticket<Conclusion>, SettleError> {
+    ) -> Result<(Ticket<Conclusion>, Option<Change>), SettleError> {
         self.give_up_overdue(owner, now);
         let Some(at) = self.offered.iter().position(|offered| offered.has(token)) else {
-            return self.settle_again(token, settlement);
+            let ticket = self.settle_again(token, settlement)?;
+            return Ok((ticket, None));
         };
         let Offered::Message(message) = &mut self.offered[at] else {
             return Err(SettleError::Unknown);
         };
-        if message.is_expired(now) || !message.is_settled_by(token, now) {
+        if !message.is_shown(now) || !message.is_settled_by(token, now) {
             return Err(SettleError::Lost);
         }
+        let is_kept = message.keeping.location().is_some();
+        let mut change = Change {
+            arrival: message.arrival,
+            sequence: message.sequence,
+            token,
+            settlement,
+            delivery_count: message.delivery_count,
+            is_gone: true,
+            died: None,
+        };
         if settlement != Settlement::Abandon {
+            change.died = (settlement == Settlement::Reject).then_some(DeadReason::Rejected);
             let message = self.take_message(at);
-            return Ok(self.leave(owner, message, token, settlement, now));
+            let ticket = self.leave(owner, message, token, settlement, now);
+            return Ok((ticket, is_kept.then_some(change)));
         }
         message.delivery_count += 1;
+        change.delivery_count = message.delivery_count;
+        change.is_gone = message.delivery_count >= owner.config.max_delivery_count.get();
+        change.died = change.is_gone.then_some(DeadReason::DeliveryCountExceeded);
         if message.delivery_count >= owner.config.max_delivery_count.get() {
             let message = self.take_message(at);
             self.past.lose_tokens_but(&message, token, now.instant);
             self.past
                 .settled(token, settlement, Conclusion::Gateway, now.instant);
-            self.die(owner, *message, DELIVERY_COUNT_EXCEEDED, now);
+            self.die(owner, *message, DeadReason::DeliveryCountExceeded, now);
         } else if let Some((lease, _)) = message.lease.take() {
             if lease == token {
                 self.past
@@ -250,7 +445,7 @@ impl Mailbox {
                 self.past.lose_token(lease, now.instant);
             }
         }
-        Ok(resolved(Conclusion::Gateway))
+        Ok((resolved(Conclusion::Gateway), is_kept.then_some(change)))
     }
 
     /// Takes a method out for its answer.
@@ -286,8 +481,8 @@ impl Mailbox {
         if self.settled.is_empty() {
             self.settled = Vec::new();
         }
-        if self.dead_letters.is_empty() {
-            self.dead_letters = VecDeque::new();
+        if self.dead.is_empty() {
+            self.dead = VecDeque::new();
         }
     }
 
@@ -295,16 +490,34 @@ impl Mailbox {
         self.next_sequence
     }
 
-    pub(super) fn dead_letters(&mut self, now: Moment) -> &VecDeque<DeadLetter> {
+    pub(super) fn dead(&mut self, now: Moment) -> &VecDeque<Dead> {
         self.forget_dead_letters(now);
-        &self.dead_letters
+        &self.dead
+    }
+
+    /// Takes a dead letter out, to be replayed.
+    pub(super) fn exhume(&mut self, sequence: u64) -> Option<Dead> {
+        let at = self.dead.iter();
+        let at = at
+            .map(|dead| dead.letter.sequence)
+            .position(|other| other == sequence)?;
+        self.dead.remove(at)
+    }
+
+    /// Puts a dead letter in; beyond the bound the oldest is forgotten.
+    pub(super) fn bury(&mut self, owner: Owner<'_>, dead: Dead) {
+        self.next_sequence = self.next_sequence.max(dead.letter.sequence + 1);
+        self.dead.push_back(dead);
+        if self.dead.len() > owner.config.dead_letters {
+            self.dead.pop_front();
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.offered.is_empty()
             && self.settled.is_empty()
             && self.desired.is_none()
-            && self.dead_letters.is_empty()
+            && self.dead.is_empty()
             && self.past.is_empty()
     }
 
@@ -386,7 +599,16 @@ impl Mailbox {
             resolved(Conclusion::Gateway)
         };
         if settlement == Settlement::Reject {
-            self.bury(owner, &message, REJECTED, now);
+            self.bury(
+                owner,
+                Dead::of(
+                    owner,
+                    &message,
+                    message.delivery_count,
+                    DeadReason::Rejected,
+                    now.timestamp,
+                ),
+            );
         }
         message.tickets.resolve(settlement);
         ticket
@@ -404,7 +626,7 @@ impl Mailbox {
             match offered {
                 Offered::Message(message) => {
                     self.past.lose_tokens(&message, now.instant);
-                    self.die(owner, *message, EXPIRED, now);
+                    self.die(owner, *message, DeadReason::Expired, now);
                 }
                 Offered::Method(method) => self.past.method_over(method.entry.id, now.instant),
             }
@@ -412,33 +634,24 @@ impl Mailbox {
     }
 
     /// A message becomes a dead letter, without a word of its device.
-    fn die(&mut self, owner: Owner<'_>, message: Message, reason: &'static str, now: Moment) {
-        self.bury(owner, &message, reason, now);
+    fn die(&mut self, owner: Owner<'_>, message: Message, reason: DeadReason, now: Moment) {
+        let dead = Dead::of(
+            owner,
+            &message,
+            message.delivery_count,
+            reason,
+            now.timestamp,
+        );
+        self.bury(owner, dead);
         self.past
             .arrived(message.arrival, Settlement::Reject, now.instant);
         message.tickets.resolve(Settlement::Reject);
     }
 
-    fn bury(&mut self, owner: Owner<'_>, message: &Message, reason: &'static str, now: Moment) {
-        self.dead_letters.push_back(DeadLetter {
-            identity: owner.identity.clone(),
-            sequence: message.sequence,
-            message_id: message.message.system.message_id.clone(),
-            bytes: message.message.payload.len(),
-            delivery_count: message.delivery_count,
-            arrived_at: message.arrived_at,
-            reason,
-            at: now.timestamp,
-        });
-        if self.dead_letters.len() > owner.config.dead_letters {
-            self.dead_letters.pop_front();
-        }
-    }
-
     fn forget_dead_letters(&mut self, now: Moment) {
         let is_old =
-            |letter: &mut DeadLetter| letter.at.saturating_add(DeadLetter::KEPT) <= now.timestamp;
-        while self.dead_letters.pop_front_if(is_old).is_some() {}
+            |dead: &mut Dead| dead.letter.at.saturating_add(DeadLetter::KEPT) <= now.timestamp;
+        while self.dead.pop_front_if(is_old).is_some() {}
     }
 
     fn take_message(&mut self, at: usize) -> Box<Message> {
@@ -446,6 +659,18 @@ impl Mailbox {
             Offered::Message(message) => message,
             Offered::Method(_) => unreachable!("whoever calls has seen a message there"),
         }
+    }
+
+    fn message_mut(&mut self, sequence: u64) -> Option<&mut Message> {
+        self.offered.iter_mut().find_map(|offered| match offered {
+            Offered::Message(message) => (message.sequence == sequence).then_some(message.as_mut()),
+            Offered::Method(_) => None,
+        })
+    }
+
+    fn dead_mut(&mut self, sequence: u64) -> Option<&mut Dead> {
+        let mut dead = self.dead.iter_mut();
+        dead.find(|dead| dead.letter.sequence == sequence)
     }
 
     fn messages(&self) -> impl Iterator<Item = &Message> {
@@ -463,7 +688,34 @@ impl Mailbox {
     }
 }
 
-/// IoT Hub's words in the feedback of a cloud-to-device message ("Message feedback" in "Send cloud-to-device messages").
-const REJECTED: &str = "Rejected";
-const EXPIRED: &str = "Expired";
-const DELIVERY_COUNT_EXCEEDED: &str = "DeliveryCountExceeded";
+impl Counts for Mailbox {
+    /// Bytes of the messages that are offered.
+    fn count(&self) -> usize {
+        self.messages().map(|message| message.message.size()).sum()
+    }
+}
+
+impl Dead {
+    fn of(
+        owner: Owner<'_>,
+        message: &Message,
+        delivery_count: u32,
+        reason: DeadReason,
+        at: Timestamp,
+    ) -> Self {
+        let letter = DeadLetter {
+            identity: owner.identity.clone(),
+            sequence: message.sequence,
+            message_id: message.message.system.message_id.clone(),
+            bytes: message.message.payload.len(),
+            delivery_count,
+            arrived_at: message.arrived_at,
+            reason: reason.as_str(),
+            at,
+        };
+        Self {
+            letter,
+            stored: message.keeping.location(),
+        }
+    }
+}

@@ -7,17 +7,24 @@ use iothub::Identity;
 
 use super::{
     Engine, Memory, Moment,
+    book::Reused,
     cell::Cell,
-    lanes::{Ephemeral, Lanes, ReaderId, is_bounded},
+    counted::Counted,
+    lanes::{Fresh, Keeping, Lanes, ReaderId, Settled, Taken, is_bounded},
     partitioned::page_of,
 };
 use crate::{
-    EntryId, Lane, Outbox, OutboxEntry, OutboxReader, Outcome, Page, Partition, SessionLease,
-    StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket,
+    EntryId, Lane, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page, Partition,
+    PersistError, ReplayError, SessionLease, StoreError, Submission, SubmissionId, SubmitError,
+    Survival, Ticket, Work,
 };
 
 #[async_trait]
 impl Outbox for Memory {
+    fn is_durable(&self) -> bool {
+        false
+    }
+
     async fn submit(&self, submission: Submission) -> Result<Ticket<Outcome>, SubmitError> {
         let engine = &self.0;
         let Survival::Ephemeral { deadline } = submission.survival else {
@@ -26,13 +33,16 @@ impl Outbox for Memory {
         let now = engine.now();
         engine.tidy_some(now);
         let cell = engine.cell_or_new(&submission.identity);
-        let ephemeral = Ephemeral {
+        let fresh = Fresh {
             id: submission.id,
+            fingerprint: submission.fingerprint,
+            lane: submission.work.lane(),
             size: submission.work.size(),
-            work: submission.work,
-            deadline,
+            work: Some(Box::new(submission.work)),
+            keeping: Keeping::Ephemeral { deadline },
+            accepted_at: now.timestamp,
         };
-        let (ticket, was_empty) = engine.put(&cell, ephemeral, now)?;
+        let (ticket, was_empty) = engine.put(&cell, fresh, now)?;
         if was_empty {
             cell.submitted.beat();
         }
@@ -40,8 +50,8 @@ impl Outbox for Memory {
         Ok(ticket)
     }
 
-    async fn persist(&self, _identity: &Identity, _id: SubmissionId) -> Result<(), StoreError> {
-        Err(StoreError::Volatile)
+    async fn persist(&self, _identity: &Identity, _id: SubmissionId) -> Result<(), PersistError> {
+        Err(StoreError::Volatile.into())
     }
 
     async fn open(
@@ -75,6 +85,29 @@ impl Outbox for Memory {
             .map(|cell| (cell.identity.to_string(), cell.identity.clone()));
         Ok(page_of(waiting.collect(), after))
     }
+
+    async fn dead_letters(
+        &self,
+        _partition: Partition,
+        _after: Option<&str>,
+    ) -> Result<Page<OutboxDeadLetter>, StoreError> {
+        Ok(Page {
+            items: Vec::new(),
+            next: None,
+        })
+    }
+
+    async fn dead_letter(
+        &self,
+        _identity: &Identity,
+        _id: EntryId,
+    ) -> Result<Option<Work>, StoreError> {
+        Ok(None)
+    }
+
+    async fn replay(&self, _identity: &Identity, _id: EntryId) -> Result<(), ReplayError> {
+        Err(ReplayError::Unknown)
+    }
 }
 
 impl Engine {
@@ -82,30 +115,68 @@ impl Engine {
     fn put(
         &self,
         cell: &Cell,
-        submission: Ephemeral,
+        fresh: Fresh,
         now: Moment,
     ) -> Result<(Ticket<Outcome>, bool), SubmitError> {
         let in_all = self.outbox_bytes.load(Ordering::Relaxed);
-        if in_all.saturating_add(submission.size) > self.config.outbox_bytes_in_all {
+        if in_all.saturating_add(fresh.size) > self.config.outbox_bytes_in_all {
             // Other devices' entries may be overdue without anybody having met them.
             self.tidy_all(now);
         }
-        let mut lanes = cell.lanes.lock();
-        if let Some(ticket) = lanes.rejoin(submission.id) {
-            return Ok((ticket, false));
+        let mut lanes = self.lanes(cell);
+        match lanes.rejoin(fresh.id, fresh.fingerprint) {
+            Ok(Some(ticket)) => return Ok((ticket, false)),
+            Ok(None) => {}
+            Err(Reused) => return Err(SubmitError::KeyReused),
         }
-        let freed = lanes.give_up_overdue(now.instant);
+        let freed = lanes.give_up_overdue(now);
         self.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
-        let (entries, bytes) = lanes.bounded();
-        let is_full = entries >= self.config.outbox_entries
-            || bytes.saturating_add(submission.size) > self.config.outbox_bytes;
-        if is_full && is_bounded(submission.work.lane()) {
-            return Err(SubmitError::DeviceFull { entries, bytes });
-        }
-        if !self.reserve(submission.size) {
+        self.check_bounds(&mut lanes, &fresh, now)?;
+        if !self.reserve(fresh.size) {
             return Err(SubmitError::Full);
         }
-        Ok(lanes.push(submission, now.timestamp))
+        let (_, ticket, was_empty) = lanes.push(fresh);
+        Ok((ticket, was_empty))
+    }
+
+    /// Checks that a device may have one more entry.
+    fn check_bounds(
+        &self,
+        lanes: &mut Lanes,
+        fresh: &Fresh,
+        now: Moment,
+    ) -> Result<(), SubmitError> {
+        let (entries, bytes) = lanes.bounded();
+        let is_full = entries >= self.config.outbox_entries
+            || bytes.saturating_add(fresh.size) > self.config.outbox_bytes;
+        if is_full && is_bounded(fresh.lane) {
+            return Err(SubmitError::DeviceFull { entries, bytes });
+        }
+        if fresh.fingerprint.is_some() {
+            self.check_keys(lanes, now).map_err(|full| match full {
+                KeysFull::OfDevice { limit } => SubmitError::TooManyKeys { limit },
+                KeysFull::InAll => SubmitError::Full,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Checks that a device may have one more key.
+    pub(super) fn check_keys(&self, lanes: &mut Lanes, now: Moment) -> Result<(), KeysFull> {
+        lanes.book_mut().forget(now.timestamp);
+        if lanes.book().keyed() >= self.config.keys {
+            let limit = self.config.keys;
+            return Err(KeysFull::OfDevice { limit });
+        }
+        if self.keys.load(Ordering::Relaxed) >= self.config.keys_in_all {
+            return Err(KeysFull::InAll);
+        }
+        Ok(())
+    }
+
+    /// The lanes of a device, locked.
+    pub(super) fn lanes<'a>(&'a self, cell: &'a Cell) -> Counted<'a, Lanes> {
+        Counted::lock(&cell.lanes, &self.keys)
     }
 
     /// Takes bytes from the bound of all devices, if there are as many left.
@@ -118,6 +189,12 @@ impl Engine {
         }
         fits
     }
+}
+
+/// Which bound of keys is reached.
+pub(super) enum KeysFull {
+    OfDevice { limit: usize },
+    InAll,
 }
 
 struct Reader {
@@ -144,19 +221,26 @@ impl OutboxReader for Reader {
     }
 
     async fn take(&mut self, lane: Lane, max: usize) -> Result<Vec<OutboxEntry>, StoreError> {
-        let now = self.engine.clock.instant();
-        let (entries, freed) = self.with_lanes(|lanes| lanes.take(lane, max, now))?;
+        let now = self.engine.now();
+        let (taken, freed) = self.with_lanes(|lanes| lanes.take(lane, max, now))?;
         self.engine.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
-        Ok(entries)
+        let entries = taken.into_iter().filter_map(Taken::into_held);
+        Ok(entries.collect())
     }
 
     async fn settle(&mut self, id: EntryId, outcome: Outcome) -> Result<(), StoreError> {
-        let now = self.engine.clock.instant();
-        if let Some(entry) = self.with_lanes(|lanes| lanes.settle(id, &outcome, now))? {
-            self.engine
-                .outbox_bytes
-                .fetch_sub(entry.size(), Ordering::Relaxed);
-            entry.resolve(outcome);
+        let now = self.engine.now();
+        let dead_letters = self.engine.config.dead_letters;
+        let settled = self.with_lanes(|lanes| lanes.settle(id, &outcome, dead_letters, now))?;
+        match settled {
+            Settled::Nothing => {}
+            Settled::PutBack => self.cell.submitted.beat(),
+            Settled::Gone(entry) => {
+                self.engine
+                    .outbox_bytes
+                    .fetch_sub(entry.held_bytes(), Ordering::Relaxed);
+                entry.resolve(outcome);
+            }
         }
         Ok(())
     }
@@ -169,7 +253,7 @@ impl Reader {
             .engine
             .tenures
             .standing(&self.lease, self.cell.partition)?;
-        let mut lanes = self.cell.lanes.lock();
+        let mut lanes = self.engine.lanes(&self.cell);
         if lanes.is_open_for(self.id) {
             Ok(work(&mut lanes))
         } else {

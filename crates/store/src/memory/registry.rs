@@ -1,6 +1,7 @@
 //! Devices and tokens. Devices come from the configuration at every start; tokens are kept in a file, if there is one.
 
 mod file;
+mod keys;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,8 +20,8 @@ use super::{
     partitioned::{Partitioned, page_of},
 };
 use crate::{
-    DeviceRecord, Page, Partition, PutTokenError, Registry, StoreError, TokenHash, TokenId,
-    TokenRecord,
+    Answer, DeviceRecord, Fingerprint, KeyError, KeyId, KeyState, Page, Partition, PutTokenError,
+    Receipt, Registry, StoreError, SubmissionId, TokenHash, TokenId, TokenRecord,
 };
 
 /// Devices and tokens.
@@ -231,5 +232,37 @@ impl Registry for Memory {
 
     async fn tokens(&self, identity: &Identity) -> Result<Vec<TokenRecord>, StoreError> {
         Ok(self.0.records.tokens.read().of(identity).cloned().collect())
+    }
+
+    async fn receipt(
+        &self,
+        identity: &Identity,
+        id: SubmissionId,
+    ) -> Result<Option<Receipt>, StoreError> {
+        Ok(self.0.receipt(identity, id))
+    }
+
+    async fn begin_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        fingerprint: Fingerprint,
+    ) -> Result<KeyState, KeyError> {
+        self.0.begin_key(identity, id, fingerprint)
+    }
+
+    async fn answer_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        answer: Answer,
+    ) -> Result<(), StoreError> {
+        self.0.answer_key(identity, id, answer);
+        Ok(())
+    }
+
+    async fn forget_key(&self, identity: &Identity, id: KeyId) -> Result<(), StoreError> {
+        self.0.forget_key(identity, id);
+        Ok(())
     }
 }

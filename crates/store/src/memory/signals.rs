@@ -54,7 +54,7 @@ impl Engine {
     /// Queues a device that has a need or entries, unless somebody attends.
     pub(super) fn want(&self, cell: &Arc<Cell>, now: Instant) {
         let mut presence = cell.presence.lock();
-        let is_wanted = presence.is_needed() || cell.lanes.lock().count() > 0;
+        let is_wanted = presence.is_needed() || cell.lanes.lock().unsettled() > 0;
         let is_queued = is_wanted && presence.enqueue(now, self.tenures.duration());
         // The queue is never locked under another lock: `hand_out` looks at tenures with the queue in its hand.
         drop(presence);
@@ -80,9 +80,9 @@ impl Engine {
             let mut presence = cell.presence.lock();
             let is_wanted = presence.is_needed() || {
                 let mut lanes = cell.lanes.lock();
-                let freed = lanes.give_up_overdue(now);
+                let freed = lanes.give_up_overdue(self.now());
                 self.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
-                lanes.count() > 0
+                lanes.unsettled() > 0
             };
             if presence.dequeue(is_wanted, node, now) {
                 return Some(cell.identity.clone());

@@ -155,7 +155,7 @@ async fn makes_no_promise_that_it_cannot_keep() {
         Some(SubmitError::Store(StoreError::Volatile))
     );
     let persisted = memory.persist(&identity("dev1"), SubmissionId(1)).await;
-    assert_eq!(persisted, Err(StoreError::Volatile));
+    assert_eq!(persisted, Err(StoreError::Volatile.into()));
 }
 
 /// The contract lets a wait end for nothing; this engine's does not, so a full telemetry window costs no spinning.
@@ -431,6 +431,7 @@ fn telemetry(memory: &Memory, id: u128) -> Submission {
         survival: Survival::Ephemeral {
             deadline: memory.0.clock.instant() + Duration::from_secs(5),
         },
+        fingerprint: None,
     }
 }
 

@@ -2,9 +2,9 @@
 
 use crate::{Resolver, Ticket, ticket};
 
-/// The tickets that wait for one outcome; nearly always one.
+/// The tickets that wait for one outcome; nearly always one, and none for what was there before a restart.
 pub(super) struct Waiters<T> {
-    first: Resolver<T>,
+    first: Option<Resolver<T>>,
     more: Vec<Resolver<T>>,
 }
 
@@ -12,8 +12,19 @@ impl<T: Clone> Waiters<T> {
     /// The first ticket, and who waits on it.
     pub(super) fn new() -> (Self, Ticket<T>) {
         let (first, ticket) = ticket();
-        let more = Vec::new();
-        (Self { first, more }, ticket)
+        let waiters = Self {
+            first: Some(first),
+            more: Vec::new(),
+        };
+        (waiters, ticket)
+    }
+
+    /// Nobody.
+    pub(super) const fn none() -> Self {
+        Self {
+            first: None,
+            more: Vec::new(),
+        }
     }
 
     /// One more ticket. Those that nobody holds any longer are forgotten, so asking again and again costs nothing.
@@ -28,7 +39,9 @@ impl<T: Clone> Waiters<T> {
         for resolver in self.more {
             resolver.resolve(outcome.clone());
         }
-        self.first.resolve(outcome);
+        if let Some(first) = self.first {
+            first.resolve(outcome);
+        }
     }
 }
 

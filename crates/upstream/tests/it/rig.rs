@@ -75,6 +75,7 @@ impl Rig {
             identity: dev1(),
             work,
             survival: Survival::Ephemeral { deadline },
+            fingerprint: None,
         };
         self.store.outbox.submit(submission).await.unwrap()
     }

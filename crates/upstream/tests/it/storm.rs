@@ -59,6 +59,7 @@ async fn everything_arrives_though_every_first_connection_breaks() {
             survival: Survival::Ephemeral {
                 deadline: (Instant::now() + LONG).into_std(),
             },
+            fingerprint: None,
         };
         tickets.push(rig.store.outbox.submit(submission).await.unwrap());
     }

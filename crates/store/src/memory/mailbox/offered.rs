@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use iothub::{CloudMessage, Timestamp};
 
-use super::super::{Moment, token::Token, waiters::Waiters};
+use super::super::{Moment, location::Location, token::Token, waiters::Waiters};
 use crate::{ArrivalId, MessageEntry, MethodEntry, Settlement};
 
 /// Boxed, so that an empty mailbox stays small.
@@ -22,9 +22,21 @@ pub(super) struct Message {
     pub(super) arrived_at: Timestamp,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) is_tied: bool,
+    pub(super) keeping: Keeping,
     /// The delivery lease, and until when it stands.
     pub(super) lease: Option<(Token, Instant)>,
     pub(super) tickets: Waiters<Settlement>,
+}
+
+/// What a restart does to a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeping {
+    /// It is forgotten.
+    Ephemeral,
+    /// It is on its way to the disk; nobody is shown it before it is there, and it is not settled.
+    Storing,
+    /// It is on the disk.
+    Durable(Location),
 }
 
 pub(super) struct Method {
@@ -56,6 +68,15 @@ impl Offered {
     }
 }
 
+impl Keeping {
+    pub(crate) const fn location(self) -> Option<Location> {
+        match self {
+            Self::Durable(location) => Some(location),
+            Self::Ephemeral | Self::Storing => None,
+        }
+    }
+}
+
 impl Message {
     /// The token of the entry, then that of its delivery lease.
     pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
@@ -69,6 +90,11 @@ impl Message {
 
     pub(super) fn is_leased(&self, now: Moment) -> bool {
         self.lease.is_some_and(|(_, until)| now.instant < until)
+    }
+
+    /// Whether a device may see it.
+    pub(super) fn is_shown(&self, now: Moment) -> bool {
+        self.keeping != Keeping::Storing && !self.is_expired(now)
     }
 
     pub(super) fn is_expired(&self, now: Moment) -> bool {

@@ -132,6 +132,7 @@ impl Run {
             identity: device(),
             work: self.work(),
             survival: Survival::Ephemeral { deadline },
+            fingerprint: None,
         };
         let submitted = self.store.outbox.submit(submission.clone()).await;
         self.model.expire(self.clock.instant());

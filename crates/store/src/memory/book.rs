@@ -1,0 +1,362 @@
+//! What is remembered of one device's writes, as a state machine: receipts, the records of idempotency keys, and dead
+//! letters. States: see `receipt.rs` of the contract.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use iothub::{HubError, Timestamp};
+
+use super::location::Location;
+use crate::{
+    Answer, EntryId, Failure, Fingerprint, KeyId, KeyState, Lane, Outcome, Receipt, ReceiptState,
+    SubmissionId,
+};
+
+/// A device's receipts and keys. Boxed, so that an empty one is a word.
+pub(super) struct Book(Option<Box<Pages>>);
+
+#[derive(Default)]
+struct Pages {
+    records: BTreeMap<Name, Record>,
+    /// Records with a fingerprint, in the order in which they end.
+    keyed: VecDeque<(Timestamp, Name)>,
+    /// The others.
+    unkeyed: VecDeque<(Timestamp, Name)>,
+    /// Entries that have failed for good, the newest last.
+    dead: VecDeque<Dead>,
+}
+
+/// What a record is about.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Name {
+    /// A submission: the record is its receipt.
+    Submission(SubmissionId),
+    /// A request of another kind that has a key.
+    Key(KeyId),
+}
+
+/// One record.
+pub(super) struct Record {
+    pub(super) began_at: Timestamp,
+    pub(super) fingerprint: Option<Fingerprint>,
+    pub(super) progress: Progress,
+    /// Where it is on the disk; an open submission's is with its entry.
+    pub(super) stored: Option<Location>,
+}
+
+/// How far a record's request is.
+pub(super) enum Progress {
+    Open,
+    /// A submission is settled.
+    Settled(Box<Outcome>, Timestamp),
+    /// A request of another kind is answered.
+    Answered(Answer),
+}
+
+/// A durable entry that has failed for good.
+pub(super) struct Dead {
+    pub(super) id: EntryId,
+    pub(super) submission: SubmissionId,
+    pub(super) lane: Lane,
+    pub(super) size: usize,
+    pub(super) accepted_at: Timestamp,
+    pub(super) failure: Failure,
+    pub(super) at: Timestamp,
+    pub(super) stored: Location,
+}
+
+/// A record is about another request.
+pub(super) struct Reused;
+
+impl Book {
+    pub(super) const fn new() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn get(&self, name: Name) -> Option<&Record> {
+        self.0.as_ref()?.records.get(&name)
+    }
+
+    pub(super) fn get_mut(&mut self, name: Name) -> Option<&mut Record> {
+        self.0.as_mut()?.records.get_mut(&name)
+    }
+
+    /// Checks that a name is not that of another request.
+    pub(super) fn check(
+        &self,
+        name: Name,
+        fingerprint: Option<Fingerprint>,
+    ) -> Result<Option<&Record>, Reused> {
+        let record = self.get(name);
+        match record
+            .and_then(|record| record.fingerprint)
+            .zip(fingerprint)
+        {
+            Some((known, asked)) if known != asked => Err(Reused),
+            Some(_) | None => Ok(record),
+        }
+    }
+
+    /// Opens a record, or opens it again.
+    pub(super) fn open(
+        &mut self,
+        name: Name,
+        fingerprint: Option<Fingerprint>,
+        began_at: Timestamp,
+    ) {
+        let record = Record {
+            began_at,
+            fingerprint,
+            progress: Progress::Open,
+            stored: None,
+        };
+        self.put(name, record);
+    }
+
+    /// Puts a record in; an older one of the same name makes way.
+    pub(super) fn put(&mut self, name: Name, record: Record) {
+        let pages = self.0.get_or_insert_default();
+        let end = record.began_at.saturating_add(Receipt::KEPT);
+        let is_keyed = record.fingerprint.is_some();
+        let was_keyed = pages
+            .records
+            .insert(name, record)
+            .map(|older| older.fingerprint.is_some());
+        if was_keyed == Some(is_keyed) {
+            return;
+        }
+        if is_keyed {
+            pages.unkeyed.retain(|(_, other)| *other != name);
+            pages.keyed.push_back((end, name));
+        } else {
+            pages.keyed.retain(|(_, other)| *other != name);
+            pages.unkeyed.push_back((end, name));
+        }
+    }
+
+    /// Notes what became of a submission that has a record.
+    pub(super) fn settle(&mut self, id: SubmissionId, outcome: &Outcome, at: Timestamp) {
+        if let Some(record) = self.get_mut(Name::Submission(id)) {
+            let mut outcome = Box::new(outcome.clone());
+            if let Err(Failure::HubError {
+                error: Some(error), ..
+            }) = outcome.as_mut()
+            {
+                shorten(error);
+            }
+            record.progress = Progress::Settled(outcome, at);
+            record.stored = None;
+        }
+    }
+
+    pub(super) fn remove(&mut self, name: Name) {
+        if let Some(pages) = &mut self.0
+            && let Some(record) = pages.records.remove(&name)
+        {
+            let order = match record.fingerprint {
+                Some(_) => &mut pages.keyed,
+                None => &mut pages.unkeyed,
+            };
+            // What is removed out of its turn came lately.
+            if let Some(at) = order.iter().rposition(|(_, other)| *other == name) {
+                order.remove(at);
+            }
+        }
+    }
+
+    /// Forgets records without a fingerprint that are settled, the oldest first, until there is room for one more.
+    pub(super) fn make_room(&mut self, bound: usize) {
+        let Some(pages) = &mut self.0 else {
+            return;
+        };
+        for _ in 0..pages.unkeyed.len() {
+            if pages.unkeyed.len() < bound {
+                return;
+            }
+            let Some((end, name)) = pages.unkeyed.pop_front() else {
+                return;
+            };
+            if pages.records.get(&name).is_some_and(Record::is_open) {
+                pages.unkeyed.push_back((end, name));
+            } else {
+                pages.records.remove(&name);
+            }
+        }
+    }
+
+    /// Forgets what has ended. What a submission waits for is not forgotten before it is settled.
+    pub(super) fn forget(&mut self, now: Timestamp) {
+        let Some(pages) = &mut self.0 else {
+            return;
+        };
+        for order in [&mut pages.keyed, &mut pages.unkeyed] {
+            for _ in 0..order.len() {
+                let Some((_, name)) = order.pop_front_if(|(end, _)| *end <= now) else {
+                    break;
+                };
+                let is_waited_for = matches!(name, Name::Submission(_))
+                    && pages.records.get(&name).is_some_and(Record::is_open);
+                if is_waited_for {
+                    order.push_back((now.saturating_add(Receipt::KEPT), name));
+                } else {
+                    pages.records.remove(&name);
+                }
+            }
+        }
+        if pages.records.is_empty() && pages.dead.is_empty() {
+            self.0 = None;
+        }
+    }
+
+    /// Puts a dead letter in; beyond the bound the oldest is forgotten.
+    pub(super) fn bury(&mut self, dead: Dead, bound: usize) {
+        let pages = self.0.get_or_insert_default();
+        pages.dead.push_back(dead);
+        if pages.dead.len() > bound {
+            pages.dead.pop_front();
+        }
+    }
+
+    /// Takes a dead letter out, to be replayed.
+    pub(super) fn exhume(&mut self, id: EntryId) -> Option<Dead> {
+        let dead = &mut self.0.as_mut()?.dead;
+        let at = dead.iter().position(|dead| dead.id == id)?;
+        dead.remove(at)
+    }
+
+    /// The dead letters, the newest last.
+    pub(super) fn dead(&self) -> impl Iterator<Item = &Dead> {
+        self.0.iter().flat_map(|pages| &pages.dead)
+    }
+
+    pub(super) fn dead_mut(&mut self) -> impl Iterator<Item = &mut Dead> {
+        self.0.iter_mut().flat_map(|pages| &mut pages.dead)
+    }
+
+    /// How many records have a fingerprint.
+    pub(super) fn keyed(&self) -> usize {
+        self.0.as_ref().map_or(0, |pages| pages.keyed.len())
+    }
+
+    /// How many records there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |pages| pages.records.len())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0 && self.dead().next().is_none()
+    }
+}
+
+impl Record {
+    pub(super) const fn is_open(&self) -> bool {
+        matches!(self.progress, Progress::Open)
+    }
+
+    /// What is known of the key that the record is about, to whoever asks again.
+    pub(super) fn key_state(&self) -> KeyState {
+        match &self.progress {
+            Progress::Open | Progress::Settled(..) => KeyState::Open,
+            Progress::Answered(answer) => KeyState::Answered(answer.clone()),
+        }
+    }
+
+    /// The receipt of a submission; `while_open` says how far an open one is.
+    pub(super) fn to_receipt(
+        &self,
+        id: SubmissionId,
+        while_open: impl FnOnce() -> ReceiptState,
+    ) -> Receipt {
+        let state = match &self.progress {
+            Progress::Open | Progress::Answered(_) => while_open(),
+            Progress::Settled(outcome, at) => match outcome.as_ref() {
+                Ok(_) => ReceiptState::Acknowledged { at: *at },
+                Err(failure) => ReceiptState::Refused {
+                    failure: failure.clone(),
+                    at: *at,
+                },
+            },
+        };
+        Receipt {
+            id,
+            accepted_at: self.began_at,
+            state,
+        }
+    }
+}
+
+/// Cuts what the hub said, so that a record has a bound.
+fn shorten(error: &mut HubError) {
+    error.tracking_id = cut(&error.tracking_id, 48);
+    error.message = cut(&error.message, 64);
+    error.timestamp_utc = cut(&error.timestamp_utc, 28);
+    error.info = serde_json::Value::Null;
+}
+
+/// The text's first bytes, whole characters only.
+fn cut(text: &str, bytes: usize) -> String {
+    text[..text.floor_char_boundary(bytes)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Done;
+
+    #[test]
+    fn what_is_settled_and_has_no_fingerprint_makes_way() {
+        let mut book = Book::new();
+        for id in 0..3 {
+            book.open(name(id), None, at(0));
+        }
+        book.open(name(3), Some(Fingerprint::of(&[])), at(0));
+        settle(&mut book, 1);
+        settle(&mut book, 3);
+        book.make_room(3);
+        let is_there = |id| book.get(name(id)).is_some();
+        assert_eq!([0, 1, 2, 3].map(is_there), [true, false, true, true]);
+        assert_eq!((book.len(), book.keyed()), (3, 1));
+    }
+
+    #[test]
+    fn a_record_ends_after_its_time_but_not_while_its_entry_waits() {
+        let mut book = Book::new();
+        book.open(name(1), None, at(0));
+        book.open(name(2), Some(Fingerprint::of(&[])), at(0));
+        book.open(Name::Key(KeyId(3)), Some(Fingerprint::of(&[])), at(0));
+        settle(&mut book, 2);
+        let kept = Receipt::KEPT.as_secs() as i64;
+        book.forget(at(kept - 1));
+        assert_eq!(book.len(), 3);
+        book.forget(at(kept));
+        assert_eq!(book.len(), 1);
+        settle(&mut book, 1);
+        book.forget(at(3 * kept));
+        assert!(book.is_empty());
+    }
+
+    #[test]
+    fn what_the_hub_said_is_cut_between_characters() {
+        let mut error = HubError {
+            error_code: 400,
+            tracking_id: String::new(),
+            message: "é".repeat(100),
+            timestamp_utc: String::new(),
+            info: serde_json::json!({"a": 1}),
+        };
+        shorten(&mut error);
+        assert_eq!(error.message, "é".repeat(32));
+        assert_eq!(error.info, serde_json::Value::Null);
+    }
+
+    fn settle(book: &mut Book, id: u128) {
+        book.settle(SubmissionId(id), &Ok(Done::Acknowledged), at(1));
+    }
+
+    fn name(id: u128) -> Name {
+        Name::Submission(SubmissionId(id))
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_unix_seconds(seconds)
+    }
+}

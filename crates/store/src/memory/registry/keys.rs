@@ -1,0 +1,68 @@
+//! Receipts and keys of all devices.
+
+use iothub::Identity;
+
+use super::super::{
+    Engine,
+    book::{Name, Progress, Reused},
+    outbox::KeysFull,
+};
+use crate::{Answer, Fingerprint, KeyError, KeyId, KeyState, Receipt, SessionState, SubmissionId};
+
+impl Engine {
+    pub(super) fn receipt(&self, identity: &Identity, id: SubmissionId) -> Option<Receipt> {
+        let cell = self.cell(identity)?;
+        let is_refused = cell.presence.lock().status().state == SessionState::Refused;
+        cell.lanes.lock().receipt(id, is_refused)
+    }
+
+    pub(super) fn begin_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        fingerprint: Fingerprint,
+    ) -> Result<KeyState, KeyError> {
+        let now = self.now();
+        self.tidy_some(now);
+        let cell = self.cell_or_new(identity);
+        let mut lanes = self.lanes(&cell);
+        let name = Name::Key(id);
+        match lanes.book().check(name, Some(fingerprint)) {
+            Ok(Some(record)) => return Ok(record.key_state()),
+            Ok(None) => {}
+            Err(Reused) => return Err(KeyError::Reused),
+        }
+        self.check_keys(&mut lanes, now)?;
+        let book = lanes.book_mut();
+        book.open(name, Some(fingerprint), now.timestamp);
+        Ok(KeyState::Begun)
+    }
+
+    pub(super) fn answer_key(&self, identity: &Identity, id: KeyId, answer: Answer) {
+        if let Some(cell) = self.cell(identity)
+            && let Some(record) = self.lanes(&cell).book_mut().get_mut(Name::Key(id))
+            && record.is_open()
+        {
+            record.progress = Progress::Answered(answer);
+        }
+    }
+
+    pub(super) fn forget_key(&self, identity: &Identity, id: KeyId) {
+        if let Some(cell) = self.cell(identity) {
+            let mut lanes = self.lanes(&cell);
+            let record = lanes.book().get(Name::Key(id));
+            if record.is_some_and(|record| record.is_open()) {
+                lanes.book_mut().remove(Name::Key(id));
+            }
+        }
+    }
+}
+
+impl From<KeysFull> for KeyError {
+    fn from(full: KeysFull) -> Self {
+        match full {
+            KeysFull::OfDevice { limit } => Self::TooMany { limit },
+            KeysFull::InAll => Self::Full,
+        }
+    }
+}
