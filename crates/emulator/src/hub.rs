@@ -53,7 +53,10 @@ pub use clock::Now;
 pub use connection::{CloseReason, Malformed};
 pub use device_api::{Caller, LockedMessage, Settlement};
 pub use error::{Error, IfMatch};
-pub use faults::{ConnectRefusal, Fault, FaultId, FaultRule};
+pub use faults::{
+    Api, ConnectRefusal, ErrorStatus, Fault, FaultId, FaultKind, FaultRule, Pattern, Probability,
+    RequestFault,
+};
 pub use feedback::{FeedbackRecord, FeedbackStatus};
 pub use messages::SentMessage;
 pub use methods::{CallId, MethodCall};
@@ -96,6 +99,8 @@ pub struct Hub {
     telemetry: TelemetryLog,
     feedback: FeedbackLog,
     faults: Faults,
+    /// How far the wall clock was set by a fault.
+    clock_jump_millis: i64,
     timers: Timers,
     outputs: Outputs,
 }
@@ -129,6 +134,8 @@ pub struct Config {
     /// Direct methods of one device that may wait for an answer; more get 403800. Microsoft names the error, not the
     /// number.
     pub methods_in_flight: usize,
+    /// Decides which chances a fault with a probability takes: the same seed, the same course.
+    pub fault_seed: u64,
 }
 
 impl Config {
@@ -147,6 +154,7 @@ impl Config {
             telemetry_bytes: 64 * 1024 * 1024,
             feedback_records: 1_000,
             methods_in_flight: 100,
+            fault_seed: 0,
         }
     }
 }
@@ -188,6 +196,7 @@ impl Hub {
         Self {
             telemetry: TelemetryLog::new(config.telemetry_records, config.telemetry_bytes),
             feedback: FeedbackLog::new(config.feedback_records),
+            faults: Faults::new(config.fault_seed),
             config,
             random,
             registry: Registry::default(),
@@ -195,7 +204,7 @@ impl Hub {
             next_connection: 0,
             calls: BTreeMap::new(),
             next_call: 0,
-            faults: Faults::default(),
+            clock_jump_millis: 0,
             timers: Timers::default(),
             outputs: Outputs::default(),
         }
@@ -217,12 +226,12 @@ impl Hub {
         self.schedule_connection(id, now);
     }
 
-    /// Whether bytes of this connection should be read. Not while 16 messages of the device wait for a PUBACK that is held
-    /// back: EdgeHub and the protocol gateway take no more than that at a time. It changes with what is polled.
+    /// Whether bytes of this connection should be read. Not while 16 answers to the device are held back: EdgeHub and the
+    /// protocol gateway take no more than that many messages at a time. It changes with what is polled.
     #[must_use]
     pub fn wants_input(&self, id: ConnectionId) -> bool {
-        let held = |connection: &Connection| connection.held_pubacks() < limits::TELEMETRY_WINDOW;
-        self.connections.get(&id).is_some_and(held)
+        let connection = self.connections.get(&id);
+        connection.is_some_and(|connection| connection.wants_input())
     }
 
     /// The connection is gone: the device closed it, or the network did. The device's will is published.
@@ -237,6 +246,7 @@ impl Hub {
                 Timer::Connection(id) => self.on_connection_timer(id, now),
                 Timer::Messages(device) => self.on_messages_timer(device, now),
                 Timer::Call(call) => self.on_call_timer(call, now),
+                Timer::Fault(fault) => self.on_fault_timer(fault, now),
             }
         }
     }
@@ -249,7 +259,7 @@ impl Hub {
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.0.pop_front()
+        self.outputs.queue.pop_front()
     }
 
     /// The hub's name.
@@ -267,27 +277,60 @@ impl Hub {
 
 /// What waits for [`Hub::poll_output`].
 #[derive(Default)]
-struct Outputs(VecDeque<Output>);
+struct Outputs {
+    queue: VecDeque<Output>,
+    /// What frozen connections will write when they thaw (a fault).
+    frozen: BTreeMap<ConnectionId, Vec<u8>>,
+}
 
 impl Outputs {
     /// Queues packets; those that follow each other on one connection become one write.
     fn transmit(&mut self, connection: ConnectionId, mut packet: Vec<u8>) {
+        if let Some(held) = self.frozen.get_mut(&connection) {
+            return held.append(&mut packet);
+        }
         if let Some(Output::Transmit {
             connection: last,
             bytes,
-        }) = self.0.back_mut()
+        }) = self.queue.back_mut()
             && *last == connection
         {
             bytes.append(&mut packet);
             return;
         }
-        self.0.push_back(Output::Transmit {
+        self.queue.push_back(Output::Transmit {
             connection,
             bytes: packet,
         });
     }
 
     fn push(&mut self, output: Output) {
-        self.0.push_back(output);
+        self.queue.push_back(output);
+    }
+
+    /// Holds back all that is to be written to a connection from now on.
+    fn freeze(&mut self, connection: ConnectionId) {
+        self.frozen.entry(connection).or_default();
+    }
+
+    /// Writes what was held back, if only to say that the connection goes on.
+    fn thaw(&mut self, connection: ConnectionId) {
+        if let Some(bytes) = self.frozen.remove(&connection) {
+            self.queue.push_back(Output::Transmit { connection, bytes });
+        }
+    }
+
+    /// Whether more is held back for a connection than anybody would wait for.
+    fn is_overfull(&self, connection: ConnectionId) -> bool {
+        let held = self.frozen.get(&connection);
+        held.is_some_and(|held| held.len() > FROZEN_BYTES)
+    }
+
+    /// The connection is gone; what was held back goes with it.
+    fn forget(&mut self, connection: ConnectionId) {
+        self.frozen.remove(&connection);
     }
 }
+
+/// Bound on what is held back for a frozen connection: a window of the largest cloud-to-device messages, and as much again.
+const FROZEN_BYTES: usize = 2 * limits::TELEMETRY_WINDOW * limits::CLOUD_MESSAGE_BYTES;

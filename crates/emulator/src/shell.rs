@@ -106,7 +106,7 @@ impl Shell {
     /// Bytes of a connection; returns what to do next.
     pub(crate) fn input(&self, id: ConnectionId, bytes: &[u8]) -> Step {
         let mut state = self.state.lock();
-        let now = Now::read();
+        let now = state.hub.time(Now::read());
         state.hub.handle_input(id, bytes, now);
         state.dispatch(Some(id), now);
         let step = state.step(id);
@@ -174,7 +174,7 @@ impl Shell {
 
     fn with_state<R>(&self, act: impl FnOnce(&mut State, Now) -> R) -> R {
         let mut state = self.state.lock();
-        let now = Now::read();
+        let now = state.hub.time(Now::read());
         let result = act(&mut state, now);
         state.dispatch(None, now);
         self.release(state);

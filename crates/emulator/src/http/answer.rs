@@ -15,7 +15,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use iothub::{ErrorCode, HubError, Timestamp};
-use serde_json::json;
+use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::BorrowedFormatItem, macros::format_description};
 
 use crate::hub::{Error, NEVER};
@@ -28,6 +28,8 @@ pub(super) struct HttpError {
     name: &'static str,
     message: String,
     envelope: Envelope,
+    /// What the caller could have known, beside the envelope; no hub has that.
+    help: Option<Box<Value>>,
 }
 
 /// The form of the body.
@@ -48,6 +50,15 @@ impl HttpError {
             name,
             message: message.into(),
             envelope: Envelope::Plain,
+            help: None,
+        }
+    }
+
+    /// Explains itself, in a member of its own.
+    pub(super) fn with_help(self, help: Value) -> Self {
+        Self {
+            help: Some(Box::new(help)),
+            ..self
         }
     }
 
@@ -68,6 +79,7 @@ impl From<Error> for HttpError {
             name: error.code.name(),
             message: error.message,
             envelope: Envelope::of(error.code),
+            help: None,
         }
     }
 }
@@ -93,9 +105,9 @@ impl IntoResponse for HttpError {
             tracking_id: tracking_id(now),
             message,
             timestamp_utc: Timestamp::from(now).to_string(),
-            info: serde_json::Value::Null,
+            info: Value::Null,
         };
-        let body = match self.envelope {
+        let mut body = match self.envelope {
             Envelope::Plain => json!({
                 "Message": format!("ErrorCode:{};{}", self.name, self.message),
                 "ExceptionMessage": format!("Tracking ID:{}", tracking_id(now)),
@@ -106,6 +118,9 @@ impl IntoResponse for HttpError {
                 "ExceptionMessage": "",
             }),
         };
+        if let Some(help) = self.help {
+            body["help"] = *help;
+        }
         let header = ("iothub-errorcode", HeaderValue::from_static(self.name));
         (self.status, [header], Json(body)).into_response()
     }

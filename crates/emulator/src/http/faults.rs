@@ -1,27 +1,38 @@
 //! `/emulator/faults`: what shall go wrong.
 
 use axum::{Json, extract::State};
+use iothub::ErrorCode;
 use serde_json::{Value, json};
 
 use super::{
     Http,
     answer::HttpError,
-    extract::{JsonBody, Path},
+    extract::{Path, Payload},
 };
-use crate::hub::{FaultId, FaultRule};
+use crate::hub::{Error, Fault, FaultId, FaultRule};
 
+/// A rule that cannot be read is answered with all that there is to know for writing one.
 pub(super) async fn inject(
     State(http): State<Http>,
-    JsonBody(rule): JsonBody<FaultRule>,
+    Payload(body): Payload,
 ) -> Result<Json<Value>, HttpError> {
+    let rule: FaultRule = serde_json::from_slice(&body).map_err(|error| {
+        let error = Error {
+            code: ErrorCode::IotHubFormatError,
+            message: format!("This is no fault rule: {error}"),
+        };
+        HttpError::from(error).with_help(Fault::help())
+    })?;
     let id = http.shell.with(|hub, now| hub.inject(rule, now))?;
     Ok(Json(json!({ "id": id })))
 }
 
 pub(super) async fn list(State(http): State<Http>) -> Json<Vec<Value>> {
-    let rules = http.shell.with(|hub, _| hub.faults().to_vec());
-    let to_json = |(id, rule): &(FaultId, FaultRule)| json!({ "id": id, "rule": rule });
-    Json(rules.iter().map(to_json).collect())
+    let to_json = |(id, rule): (FaultId, &FaultRule)| json!({ "id": id, "rule": rule });
+    Json(
+        http.shell
+            .with(|hub, _| hub.faults().map(to_json).collect()),
+    )
 }
 
 pub(super) async fn clear_all(State(http): State<Http>) -> Json<Value> {

@@ -145,7 +145,9 @@ impl Hub {
             return Err(Denied::Disabled);
         }
         let token = Token::parse(token).map_err(|_| Denied::NoToken)?;
-        if self.has_expired(token.expires_at(), now) {
+        if self.has_expired(token.expires_at(), now)
+            || Some(token.expires_at()) <= record.tokens_expired_until
+        {
             return Err(Denied::Expired);
         }
         let names_us = |host: &String| token.covers(&sas::resource_at(host, identity));

@@ -1,6 +1,6 @@
 //! CONNECT: who is it, may it, and what did its last session leave.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use iothub::{Identity, Telemetry, connect::Username, limits, topic::ToHub};
 use mqtt_protocol_core::mqtt::{packet::Qos, result_code::ConnectReturnCode};
@@ -8,7 +8,8 @@ use mqtt_protocol_core::mqtt::{packet::Qos, result_code::ConnectReturnCode};
 use super::{
     CloseReason, ConnectionId, Hub, Now,
     access::DeviceAccess,
-    connection::Open,
+    connection::{Held, Open},
+    faults::ConnectFault,
     methods::OpenCalls,
     packet::{self, Connect, Publish},
     session::Session,
@@ -35,8 +36,12 @@ impl Hub {
             Err(why) => return Err(self.refuse(id, ConnectReturnCode::NotAuthorized, &why)),
         };
         let identity = admission.username.identity.clone();
-        if let Some(code) = self.faults.on_connect(&identity) {
-            return Err(self.refuse(id, code, "a fault asks for it"));
+        match self.faults.on_connect(&identity, now) {
+            Some(ConnectFault::Refuse(code)) => {
+                return Err(self.refuse(id, code, "a fault asks for it"));
+            }
+            Some(ConnectFault::Unreachable) => return Err(CloseReason::Unreachable),
+            None => {}
         }
         let will = connect
             .will
@@ -108,8 +113,10 @@ impl Hub {
             // 400027 ConnectionForcefullyClosedOnNewConnection; the MQTT page: the older connection is dropped.
             self.close(older, CloseReason::TakenOver, now);
         }
+        let is_lost = self.faults.on_session(identity, now);
         let record = self.registry.record_mut(identity).map_err(gone)?;
         record.connection_updated_at = Some(now.utc);
+        record.session.take_if(|_| is_lost);
         match &mut record.session {
             Some(session) if !is_clean => {
                 session.is_clean = false;
@@ -141,7 +148,8 @@ impl Hub {
         if let Some(model_id) = &model_id {
             record.twin.announce_model(model_id);
         }
-        let hold = self.faults.on_connected(&identity);
+        record.newest_token = record.newest_token.max(Some(access.expires_at));
+        let hold = self.faults.on_connected(&identity, now);
         Ok(Open {
             stamps: Stamps {
                 identity: identity.clone(),
@@ -156,7 +164,9 @@ impl Hub {
             calls: OpenCalls::default(),
             last_activity_at: now.utc,
             messages_held_until: hold.map(|hold| now.at + hold),
-            held_pubacks: VecDeque::new(),
+            held_pubacks: Held::default(),
+            held_answers: Held::default(),
+            throttled_until: None,
             identity,
         })
     }

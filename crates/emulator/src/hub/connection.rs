@@ -10,12 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use iothub::{Identity, Telemetry, Timestamp, topic::ToHub};
+use iothub::{Identity, Telemetry, Timestamp, limits, topic::ToHub};
 use mqtt_protocol_core::mqtt::{common::Cursor, packet::Qos, result_code::ConnectReturnCode};
 
 use super::{
     ConnectionId, Hub, Now, Output,
-    faults::PubackFault,
+    faults::{Faults, PubackFault},
     methods::OpenCalls,
     packet::{self, Decoder, Publish, Received},
     telemetry::Stamps,
@@ -95,6 +95,12 @@ pub enum CloseReason {
     /// A fault that somebody asked for.
     #[error("dropped on request")]
     Dropped,
+    /// A fault that somebody asked for: the hub is not there.
+    #[error("the hub cannot be reached, on request")]
+    Unreachable,
+    /// 429002: telemetry waited too long for its turn.
+    #[error("throttled: the backlog is full")]
+    Throttled,
 }
 
 pub(super) struct Connection {
@@ -102,6 +108,8 @@ pub(super) struct Connection {
     last_packet_at: Instant,
     /// The earliest entry for this connection in the heap of timers.
     wake_at: Option<Instant>,
+    /// Neither read nor written for a time (a fault).
+    frozen: Option<Box<Frozen>>,
     phase: Phase,
 }
 
@@ -109,6 +117,17 @@ enum Phase {
     AwaitingConnect { deadline: Instant },
     Open(Box<Open>),
 }
+
+/// A connection that nobody looks at.
+struct Frozen {
+    until: Instant,
+    /// What came in all the same.
+    input: Vec<u8>,
+}
+
+/// Packets that are held back, each until its time and in order.
+#[derive(Default)]
+pub(super) struct Held(VecDeque<(Instant, Vec<u8>)>);
 
 /// A connection whose CONNECT was accepted.
 pub(super) struct Open {
@@ -124,8 +143,12 @@ pub(super) struct Open {
     pub(super) last_activity_at: Timestamp,
     /// Cloud-to-device messages are held back until then (a fault).
     pub(super) messages_held_until: Option<Instant>,
-    /// Acknowledgements that are held back (a fault), each until its time and in order.
-    pub(super) held_pubacks: VecDeque<(Instant, u16)>,
+    /// Acknowledgements that are held back.
+    pub(super) held_pubacks: Held,
+    /// Answers to twin requests that are held back.
+    pub(super) held_answers: Held,
+    /// Telemetry is not taken, and the connection closed then.
+    pub(super) throttled_until: Option<Instant>,
 }
 
 impl Connection {
@@ -134,6 +157,7 @@ impl Connection {
             decoder: Decoder::new(),
             last_packet_at: now.at,
             wake_at: None,
+            frozen: None,
             phase: Phase::AwaitingConnect { deadline },
         }
     }
@@ -149,11 +173,12 @@ impl Connection {
         }
     }
 
-    pub(super) fn held_pubacks(&self) -> usize {
-        match &self.phase {
+    pub(super) fn wants_input(&self) -> bool {
+        let held = match &self.phase {
             Phase::AwaitingConnect { .. } => 0,
-            Phase::Open(open) => open.held_pubacks.len(),
-        }
+            Phase::Open(open) => open.held_pubacks.len() + open.held_answers.len(),
+        };
+        self.frozen.is_none() && held < limits::TELEMETRY_WINDOW
     }
 
     pub(super) fn as_open_mut(&mut self) -> Option<&mut Open> {
@@ -164,14 +189,17 @@ impl Connection {
     }
 
     fn deadline(&self, grace: Duration, now: Now) -> Instant {
+        if let Some(frozen) = &self.frozen {
+            return frozen.until;
+        }
         match &self.phase {
             Phase::AwaitingConnect { deadline } => *deadline,
             Phase::Open(open) => {
                 let silent = self.last_packet_at + open.silence;
                 let expired = now.instant_of(open.token_expires_at.saturating_add(grace));
-                let puback = open.held_pubacks.front().map(|(due, _)| *due);
-                [puback, open.messages_held_until]
-                    .into_iter()
+                let held = [&open.held_pubacks, &open.held_answers].map(Held::next_due);
+                held.into_iter()
+                    .chain([open.messages_held_until, open.throttled_until])
                     .flatten()
                     .fold(silent.min(expired), Instant::min)
             }
@@ -179,8 +207,37 @@ impl Connection {
     }
 }
 
+impl Held {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.0.front().map(|(due, _)| *due)
+    }
+
+    fn pop_due(&mut self, now: Now) -> Option<Vec<u8>> {
+        let (_, packet) = self.0.pop_front_if(|(due, _)| *due <= now.at)?;
+        Some(packet)
+    }
+
+    /// Keeps a packet for its time, and for its turn; gives it back if that is now.
+    pub(super) fn hold(&mut self, packet: Vec<u8>, delay: Duration, now: Now) -> Option<Vec<u8>> {
+        if delay.is_zero() && self.0.is_empty() {
+            return Some(packet);
+        }
+        self.0.push_back((now.at + delay, packet));
+        None
+    }
+}
+
 impl Hub {
     pub(super) fn receive(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {
+        if let Some(connection) = self.connections.get_mut(&id)
+            && let Some(frozen) = &mut connection.frozen
+        {
+            return frozen.input.extend_from_slice(bytes);
+        }
         let mut input = Cursor::new(bytes);
         while let Some(connection) = self.connections.get_mut(&id) {
             let step = match connection.decoder.next(&mut input) {
@@ -221,7 +278,7 @@ impl Hub {
                 self.on_subscribe(id, packet_id, filters, now)
             }
             Received::Unsubscribe { packet_id, filters } => {
-                self.on_unsubscribe(id, packet_id, &filters)
+                self.on_unsubscribe(id, packet_id, &filters, now)
             }
             Received::Pingreq if is_open => {
                 self.outputs.transmit(id, packet::pingresp());
@@ -238,11 +295,18 @@ impl Hub {
         publish: Publish,
         now: Now,
     ) -> Result<(), CloseReason> {
-        let open = self.open_mut(id).ok_or(CloseReason::NoConnect)?;
+        self.speaker(id)?;
         // The MQTT page: a message with QoS 2 closes the connection.
         if publish.qos == Qos::ExactlyOnce {
             return Err(CloseReason::Qos2);
         }
+        let is_poison = self.fault(id, |faults, identity| {
+            faults.on_payload(identity, &publish.payload, now)
+        });
+        if is_poison.is_some() {
+            return Err(CloseReason::Dropped);
+        }
+        let open = self.open_mut(id).ok_or(CloseReason::NoConnect)?;
         // A topic that the hub does not know: what happens is not documented, to close is the safe model.
         match ToHub::parse(&publish.topic)? {
             ToHub::Telemetry {
@@ -258,8 +322,9 @@ impl Hub {
                 if publish.is_retained {
                     message.properties.push(super::telemetry::retained());
                 }
-                self.on_telemetry(id, message, now)?;
-                self.acknowledge(id, publish.packet_id, now);
+                if self.on_telemetry(id, message, now)? {
+                    self.acknowledge(id, publish.packet_id, now);
+                }
             }
             ToHub::TwinGet { rid } => {
                 self.acknowledge(id, publish.packet_id, now);
@@ -271,7 +336,7 @@ impl Hub {
             }
             ToHub::MethodResponse { status, rid } => {
                 self.acknowledge(id, publish.packet_id, now);
-                self.on_method_response(id, status, &rid, publish.payload);
+                self.on_method_response(id, status, &rid, publish.payload, now);
             }
         }
         Ok(())
@@ -280,22 +345,63 @@ impl Hub {
     /// Acknowledges a PUBLISH that was taken. Acknowledgements keep the order of the PUBLISHes (the protocol gateway
     /// does so), also when some are held back.
     fn acknowledge(&mut self, id: ConnectionId, packet_id: Option<u16>, now: Now) {
-        let (Some(packet_id), Ok(identity)) = (packet_id, self.speaker(id)) else {
+        let Some(packet_id) = packet_id else {
             return;
         };
-        let delay = match self.faults.on_puback(&identity) {
+        let mut packet = packet::puback(packet_id);
+        let mut delay = Duration::ZERO;
+        match self.fault(id, |faults, identity| faults.on_puback(identity, now)) {
             Some(PubackFault::Swallow) => return,
-            Some(PubackFault::Delay(delay)) => delay,
-            None => Duration::ZERO,
-        };
+            Some(PubackFault::Delay(asked)) => delay = asked,
+            Some(PubackFault::Duplicate) => packet.extend_from_within(..),
+            None => {}
+        }
         let Some(open) = self.open_mut(id) else {
             return;
         };
-        if delay.is_zero() && open.held_pubacks.is_empty() {
-            self.outputs.transmit(id, packet::puback(packet_id));
-        } else {
-            open.held_pubacks.push_back((now.at + delay, packet_id));
+        if let Some(packet) = open.held_pubacks.hold(packet, delay, now) {
+            self.outputs.transmit(id, packet);
         }
+    }
+
+    /// What of the faults is for the identity of a connection; costs nothing while there are none.
+    pub(super) fn fault<T>(
+        &mut self,
+        id: ConnectionId,
+        pick: impl FnOnce(&mut Faults, &Identity) -> Option<T>,
+    ) -> Option<T> {
+        if self.faults.is_empty() {
+            return None;
+        }
+        let identity = self.speaker(id).ok()?;
+        pick(&mut self.faults, &identity)
+    }
+
+    /// Neither reads from a connection nor writes to it for a time.
+    pub(super) fn freeze(&mut self, id: ConnectionId, until: Instant, now: Now) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        let input = connection.frozen.take().map(|frozen| frozen.input);
+        connection.frozen = Some(Box::new(Frozen {
+            until,
+            input: input.unwrap_or_default(),
+        }));
+        connection.wake_at = None;
+        self.outputs.freeze(id);
+        self.schedule_connection(id, now);
+    }
+
+    /// Goes on where a freeze began. Silence counts from here: nobody has listened before.
+    fn thaw(&mut self, id: ConnectionId, input: &[u8], now: Now) {
+        if self.outputs.is_overfull(id) {
+            return self.close(id, CloseReason::Dropped, now);
+        }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.last_packet_at = now.at;
+        }
+        self.outputs.thaw(id);
+        self.receive(id, input, now);
     }
 
     /// Looks at all deadlines of a connection; a timer that fired for nothing changes nothing.
@@ -304,24 +410,34 @@ impl Hub {
             return;
         };
         connection.wake_at = None;
+        if let Some(frozen) = connection.frozen.take_if(|frozen| frozen.until <= now.at) {
+            self.thaw(id, &frozen.input, now);
+            return self.schedule_connection(id, now);
+        }
+        if connection.frozen.is_some() {
+            return self.schedule_connection(id, now);
+        }
         let last_packet_at = connection.last_packet_at;
         let reason = match &mut connection.phase {
             Phase::AwaitingConnect { deadline } => {
                 (*deadline <= now.at).then_some(CloseReason::ConnectTimeout)
             }
             Phase::Open(open) => {
-                while let Some((_, packet_id)) =
-                    open.held_pubacks.pop_front_if(|(due, _)| *due <= now.at)
-                {
-                    self.outputs.transmit(id, packet::puback(packet_id));
+                for held in [&mut open.held_pubacks, &mut open.held_answers] {
+                    while let Some(packet) = held.pop_due(now) {
+                        self.outputs.transmit(id, packet);
+                    }
                 }
+                let is_throttled = open.throttled_until.is_some_and(|until| until <= now.at);
                 let (silence, expires_at) = (open.silence, open.token_expires_at);
                 let held = open.messages_held_until.take_if(|until| *until <= now.at);
                 let device = open.identity.device_id().clone();
                 if held.is_some() {
                     self.deliver_messages(&device, now);
                 }
-                if last_packet_at + silence <= now.at {
+                if is_throttled {
+                    Some(CloseReason::Throttled)
+                } else if last_packet_at + silence <= now.at {
                     Some(CloseReason::KeepAliveTimeout)
                 } else if self.has_expired(expires_at, now) {
                     // "Understand and resolve Azure IoT Hub errors", 401003: the hub disconnects when the token expires.
@@ -364,6 +480,7 @@ impl Hub {
         let Some(connection) = self.connections.remove(&id) else {
             return false;
         };
+        self.outputs.forget(id);
         let Phase::Open(open) = connection.phase else {
             return true;
         };

@@ -52,17 +52,21 @@ impl Hub {
     ///
     /// Always the same one: unknown, disabled, wrong and expired are not told apart.
     pub fn authorize_caller(
-        &self,
+        &mut self,
         identity: Identity,
         header: &str,
         hosts: &[String],
         now: Now,
     ) -> Result<Caller, Error> {
         match self.authorize_device(&identity, header, hosts, now) {
-            Ok(access) => Ok(Caller {
-                identity,
-                scope: access.scope,
-            }),
+            Ok(access) => {
+                let record = self.registry.record_mut(&identity)?;
+                record.newest_token = record.newest_token.max(Some(access.expires_at));
+                Ok(Caller {
+                    identity,
+                    scope: access.scope,
+                })
+            }
             Err(why) => {
                 tracing::debug!(device = %identity, %why, "request refused");
                 Err(Error::new(

@@ -1,120 +1,132 @@
 //! Faults on request: what a real hub or network does on a bad day, as part of the API.
 //!
-//! A rule applies to one device or to all, a number of times or until it is cleared. Where several rules could apply, the
-//! one that was added first does.
+//! A rule applies to one device or to all, a number of times, for a time, or until it is cleared. Where several rules
+//! could apply, the one that was added first does.
+//!
+//! ```text
+//! inject ──after──▶ in force ──times are used, time is over, cleared──▶ gone
+//!                      └ faults that happen once are gone at once
+//! ```
+//!
+//! A rule with a probability throws dice that come from the seed of the configuration, the number of the rule, whom it
+//! strikes and how often that one could have been struck before: what happens to the third message of a device does not
+//! hang on what other devices do meanwhile, so a run repeats with the same seed.
 
-use std::time::Duration;
+mod at_once;
+mod kinds;
+mod rule;
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 use iothub::{DeviceId, ErrorCode, Identity, ModuleId};
 use mqtt_protocol_core::mqtt::result_code::ConnectReturnCode;
 use serde::{Deserialize, Serialize};
 
-use super::{CloseReason, Error, Hub, Now};
-
-/// What goes wrong.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Fault {
-    /// Closes the connections that are up, at once and once; never stored as a rule.
-    DropConnection,
-    /// Answers CONNECT with a code.
-    RefuseConnect {
-        /// The code in CONNACK.
-        code: ConnectRefusal,
-    },
-    /// Takes a PUBLISH and never acknowledges it.
-    SwallowPuback,
-    /// Acknowledges a PUBLISH late; later acknowledgements wait behind it.
-    DelayPuback {
-        /// How late, in milliseconds.
-        millis: u64,
-    },
-    /// Holds queued cloud-to-device messages back after CONNACK.
-    HoldMessages {
-        /// How long, in milliseconds.
-        millis: u64,
-    },
-    /// Never answers a twin request.
-    IgnoreTwinRequests,
-    /// Answers a twin request with an error.
-    FailTwinRequests {
-        /// 400 to 599.
-        status: u16,
-    },
-    /// Acknowledges UNSUBSCRIBE and keeps the subscription.
-    IgnoreUnsubscribe,
-}
-
-/// A code of CONNACK that refuses: 1 to 5 (MQTT 3.1.1, section 3.2.2.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(try_from = "u8", into = "u8")]
-pub enum ConnectRefusal {
-    /// 1
-    UnacceptableProtocolVersion,
-    /// 2
-    IdentifierRejected,
-    /// 3: the hub's own trouble.
-    ServerUnavailable,
-    /// 4
-    BadUserNameOrPassword,
-    /// 5: what a hub says to every wrong credential.
-    NotAuthorized,
-}
-
-/// A fault, for whom, and how often.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FaultRule {
-    /// Only this device and its modules; all devices if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<DeviceId>,
-    /// Only this module, of the device or of all devices.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub module: Option<ModuleId>,
-    /// How many times; until it is cleared if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub times: Option<u32>,
-    /// What goes wrong.
-    pub fault: Fault,
-}
+use self::rule::Moment;
+pub use self::{
+    kinds::FaultKind,
+    rule::{Api, ConnectRefusal, ErrorStatus, Fault, FaultRule, Pattern, Probability},
+};
+use super::{Error, Hub, Now, timers::Timer};
 
 /// Names one rule.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FaultId(pub u64);
 
-/// The rules in force.
-#[derive(Default)]
+/// The rules in force, and those that will be.
 pub(super) struct Faults {
-    rules: Vec<(FaultId, FaultRule)>,
+    rules: Vec<Rule>,
     next: u64,
+    seed: u64,
+}
+
+struct Rule {
+    id: FaultId,
+    rule: FaultRule,
+    begins: Instant,
+    ends: Option<Instant>,
+    /// How often each of those who could be struck could have been; only with a probability.
+    chances: HashMap<Option<Identity>, u64>,
+}
+
+/// What happens to one CONNECT.
+pub(super) enum ConnectFault {
+    Refuse(ConnectReturnCode),
+    Unreachable,
 }
 
 /// What happens to one acknowledgement.
 pub(super) enum PubackFault {
     Swallow,
     Delay(Duration),
+    Duplicate,
 }
 
 /// What happens to one twin request.
 pub(super) enum TwinFault {
     Ignore,
     Fail(u16),
+    Delay(Duration),
+    Throttle(Duration),
+}
+
+/// What happens to one answer to a direct method.
+pub(super) enum AnswerFault {
+    Swallow,
+    Delay(Duration),
+}
+
+/// What happens to one HTTPS request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestFault {
+    /// It is answered with this status.
+    Fail(ErrorStatus),
+    /// It is dealt with after this time.
+    Delay(Duration),
+    /// Its connection is closed.
+    Drop,
+    /// It waits so long, and is throttled then.
+    Throttle(Duration),
 }
 
 impl Faults {
-    pub(super) fn on_connect(&mut self, identity: &Identity) -> Option<ConnectReturnCode> {
-        self.take(identity, |fault| {
+    pub(super) const fn new(seed: u64) -> Self {
+        Self {
+            rules: Vec::new(),
+            next: 0,
+            seed,
+        }
+    }
+
+    /// Whether nothing at all goes wrong, as is usual.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    pub(super) fn on_connect(&mut self, identity: &Identity, now: Now) -> Option<ConnectFault> {
+        self.take(identity, now, |fault| {
             if let Fault::RefuseConnect { code } = fault {
-                Some(code.to_return_code())
+                Some(ConnectFault::Refuse(code.to_return_code()))
             } else {
-                None
+                matches!(fault, Fault::Unreachable {}).then_some(ConnectFault::Unreachable)
             }
         })
     }
 
-    pub(super) fn on_connected(&mut self, identity: &Identity) -> Option<Duration> {
-        self.take(identity, |fault| {
+    /// Whether the session is lost.
+    pub(super) fn on_session(&mut self, identity: &Identity, now: Now) -> bool {
+        let is_lost = |fault: &Fault| matches!(fault, Fault::LoseSession {}).then_some(());
+        self.take(identity, now, is_lost).is_some()
+    }
+
+    pub(super) fn on_connected(&mut self, identity: &Identity, now: Now) -> Option<Duration> {
+        self.take(identity, now, |fault| {
             if let Fault::HoldMessages { millis } = fault {
                 Some(Duration::from_millis(*millis))
             } else {
@@ -123,50 +135,152 @@ impl Faults {
         })
     }
 
-    pub(super) fn on_puback(&mut self, identity: &Identity) -> Option<PubackFault> {
-        self.take(identity, |fault| {
+    pub(super) fn on_unsubscribe(&mut self, identity: &Identity, now: Now) -> bool {
+        let is_ignored = |fault: &Fault| matches!(fault, Fault::IgnoreUnsubscribe {}).then_some(());
+        self.take(identity, now, is_ignored).is_some()
+    }
+
+    /// There if a payload closes the connection.
+    pub(super) fn on_payload(
+        &mut self,
+        identity: &Identity,
+        payload: &[u8],
+        now: Now,
+    ) -> Option<()> {
+        let closes = |fault: &Fault| {
+            if let Fault::CloseOnPayload { contains } = fault {
+                contains.is_in(payload).then_some(())
+            } else {
+                None
+            }
+        };
+        self.take(identity, now, closes)
+    }
+
+    /// How long telemetry waits before its connection is closed.
+    pub(super) fn on_telemetry(&mut self, identity: &Identity, now: Now) -> Option<Duration> {
+        self.take(identity, now, throttled)
+    }
+
+    pub(super) fn on_puback(&mut self, identity: &Identity, now: Now) -> Option<PubackFault> {
+        self.take(identity, now, |fault| {
             if let Fault::DelayPuback { millis } = fault {
                 Some(PubackFault::Delay(Duration::from_millis(*millis)))
+            } else if matches!(fault, Fault::DuplicatePuback {}) {
+                Some(PubackFault::Duplicate)
             } else {
-                matches!(fault, Fault::SwallowPuback).then_some(PubackFault::Swallow)
+                matches!(fault, Fault::SwallowPuback {}).then_some(PubackFault::Swallow)
             }
         })
     }
 
-    pub(super) fn on_twin_request(&mut self, identity: &Identity) -> Option<TwinFault> {
-        self.take(identity, |fault| {
+    pub(super) fn on_twin_request(&mut self, identity: &Identity, now: Now) -> Option<TwinFault> {
+        self.take(identity, now, |fault| {
             if let Fault::FailTwinRequests { status } = fault {
-                Some(TwinFault::Fail(*status))
+                Some(TwinFault::Fail((*status).into()))
+            } else if let Fault::DelayTwinRequests { millis } = fault {
+                Some(TwinFault::Delay(Duration::from_millis(*millis)))
+            } else if let Some(wait) = throttled(fault) {
+                Some(TwinFault::Throttle(wait))
             } else {
-                matches!(fault, Fault::IgnoreTwinRequests).then_some(TwinFault::Ignore)
+                matches!(fault, Fault::IgnoreTwinRequests {}).then_some(TwinFault::Ignore)
             }
         })
     }
 
-    pub(super) fn on_unsubscribe(&mut self, identity: &Identity) -> bool {
-        let is_ignored = |fault: &Fault| matches!(fault, Fault::IgnoreUnsubscribe).then_some(());
-        self.take(identity, is_ignored).is_some()
+    pub(super) fn on_method_answer(
+        &mut self,
+        identity: &Identity,
+        now: Now,
+    ) -> Option<AnswerFault> {
+        self.take(identity, now, |fault| {
+            if let Fault::DelayMethodAnswer { millis } = fault {
+                Some(AnswerFault::Delay(Duration::from_millis(*millis)))
+            } else {
+                matches!(fault, Fault::SwallowMethodAnswer {}).then_some(AnswerFault::Swallow)
+            }
+        })
     }
 
-    /// The first rule for this identity that `pick` wants, counted down.
-    fn take<T>(&mut self, identity: &Identity, pick: impl Fn(&Fault) -> Option<T>) -> Option<T> {
+    /// `whom` is whom the request names, if the hub knows that one.
+    fn on_request(
+        &mut self,
+        asked: Api,
+        whom: Option<&Identity>,
+        now: Now,
+    ) -> Option<RequestFault> {
+        let is_for = |api: &Option<Api>| api.is_none_or(|api| api == asked);
+        self.take(whom, now, |fault| {
+            if let Fault::FailRequests { api, status } = fault {
+                is_for(api).then_some(RequestFault::Fail(*status))
+            } else if let Fault::DelayRequests { api, millis } = fault {
+                is_for(api).then_some(RequestFault::Delay(Duration::from_millis(*millis)))
+            } else if let Fault::DropRequests { api } = fault {
+                is_for(api).then_some(RequestFault::Drop)
+            } else if matches!(fault, Fault::Unreachable {}) {
+                Some(RequestFault::Drop)
+            } else {
+                throttled(fault).map(RequestFault::Throttle)
+            }
+        })
+    }
+
+    /// The first rule for this identity that `pick` wants and that strikes, counted down.
+    fn take<'a, T>(
+        &mut self,
+        whom: impl Into<Option<&'a Identity>>,
+        now: Now,
+        pick: impl Fn(&Fault) -> Option<T>,
+    ) -> Option<T> {
+        if self.rules.is_empty() {
+            return None;
+        }
+        let (whom, seed) = (whom.into(), self.seed);
         let (index, picked) = self
             .rules
-            .iter()
+            .iter_mut()
             .enumerate()
-            .find_map(|(index, (_, rule))| {
-                rule.is_for(identity)
-                    .then(|| pick(&rule.fault))
-                    .flatten()
-                    .map(|picked| (index, picked))
+            .find_map(|(index, rule)| {
+                if !rule.is_in_force(now) || !rule.is_for(whom) {
+                    return None;
+                }
+                let picked = pick(&rule.rule.fault)?;
+                rule.strikes(whom, seed).then_some((index, picked))
             })?;
-        if let Some(times) = &mut self.rules[index].1.times {
-            *times = times.saturating_sub(1);
-            if *times == 0 {
-                self.rules.remove(index);
+        let times = &mut self.rules[index].rule.times;
+        if let Some(left) = *times {
+            match NonZeroU32::new(left.get() - 1) {
+                Some(left) => *times = Some(left),
+                None => drop(self.rules.remove(index)),
             }
         }
         Some(picked)
+    }
+}
+
+impl Rule {
+    fn is_in_force(&self, now: Now) -> bool {
+        self.begins <= now.at && self.ends.is_none_or(|ends| now.at < ends)
+    }
+
+    fn is_for(&self, whom: Option<&Identity>) -> bool {
+        let (device, module) = (
+            whom.map(Identity::device_id),
+            whom.and_then(Identity::module_id),
+        );
+        self.rule.is_for(device, module)
+    }
+
+    fn strikes(&mut self, whom: Option<&Identity>, seed: u64) -> bool {
+        let Some(probability) = self.rule.probability else {
+            return true;
+        };
+        let chance = self.chances.entry(whom.cloned()).or_default();
+        let mut hasher = DefaultHasher::new();
+        let text = whom.map(Identity::client_id);
+        (seed, self.id, text, *chance).hash(&mut hasher);
+        *chance += 1;
+        fastrand::Rng::with_seed(hasher.finish()).f64() < probability.into()
     }
 }
 
@@ -175,34 +289,32 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// A status that is no error, no times at all, or too many rules.
+    /// There are as many rules as there may be.
     pub fn inject(&mut self, rule: FaultRule, now: Now) -> Result<Option<FaultId>, Error> {
-        let invalid = |text: &str| Err(Error::new(ErrorCode::ArgumentInvalid, text));
-        if rule.times == Some(0) {
-            return invalid("times is at least 1");
-        }
-        if let Fault::FailTwinRequests { status } = rule.fault
-            && !(400..=599).contains(&status)
-        {
-            return invalid("status is 400 to 599");
-        }
-        if let Fault::DropConnection = rule.fault {
-            self.drop_connections(&rule, now);
-            return Ok(None);
-        }
         if self.faults.rules.len() >= RULES {
-            return invalid("there are as many fault rules as there may be; clear some");
+            return Err(Error::new(
+                ErrorCode::ArgumentInvalid,
+                format!("There are {RULES} fault rules, as many as there may be; clear some."),
+            ));
         }
         let id = FaultId(self.faults.next);
         self.faults.next += 1;
-        self.faults.rules.push((id, rule));
-        Ok(Some(id))
+        let begins = now.at + rule.after;
+        self.faults.rules.push(Rule {
+            id,
+            begins,
+            ends: rule.lasts.map(|lasts| begins + lasts),
+            chances: HashMap::new(),
+            rule,
+        });
+        self.on_fault_timer(id, now);
+        let is_there = self.faults.rules.iter().any(|rule| rule.id == id);
+        Ok(is_there.then_some(id))
     }
 
-    /// The rules in force, oldest first.
-    #[must_use]
-    pub fn faults(&self) -> &[(FaultId, FaultRule)] {
-        &self.faults.rules
+    /// The rules in force and those that will be, oldest first.
+    pub fn faults(&self) -> impl Iterator<Item = (FaultId, &FaultRule)> {
+        self.faults.rules.iter().map(|rule| (rule.id, &rule.rule))
     }
 
     /// Takes a rule away, or all of them. Returns how many there were.
@@ -210,58 +322,58 @@ impl Hub {
         let before = self.faults.rules.len();
         self.faults
             .rules
-            .retain(|(rule, _)| id.is_some_and(|id| id != *rule));
+            .retain(|rule| id.is_some_and(|id| id != rule.id));
         before - self.faults.rules.len()
     }
 
-    fn drop_connections(&mut self, rule: &FaultRule, now: Now) {
-        let open = self.registry.iter().flat_map(|(_, d)| d.connections());
-        for connection in Vec::from_iter(open) {
-            if self.speaker(connection).is_ok_and(|who| rule.is_for(&who)) {
-                self.close(connection, CloseReason::Dropped, now);
+    /// What goes wrong with an HTTPS request that names this device or module, or none.
+    pub fn request_fault(
+        &mut self,
+        api: Api,
+        device: Option<DeviceId>,
+        module: Option<ModuleId>,
+        now: Now,
+    ) -> Option<RequestFault> {
+        if self.faults.is_empty() {
+            return None;
+        }
+        // Who is not there has no chances of its own, so nobody can fill the memory with names.
+        let whom = device.map(|device| self.identity(device, module));
+        let whom = whom.filter(|whom| self.registry.record(whom).is_ok());
+        self.faults.on_request(api, whom.as_ref(), now)
+    }
+
+    /// A rule begins, or ends.
+    pub(super) fn on_fault_timer(&mut self, id: FaultId, now: Now) {
+        let Some(index) = self.faults.rules.iter().position(|rule| rule.id == id) else {
+            return;
+        };
+        let rule = &self.faults.rules[index];
+        if rule.ends.is_some_and(|ends| ends <= now.at) {
+            self.faults.rules.remove(index);
+        } else if now.at < rule.begins {
+            self.timers.set(rule.begins, Timer::Fault(id));
+        } else {
+            if let Some(ends) = rule.ends {
+                self.timers.set(ends, Timer::Fault(id));
+            }
+            match rule.rule.fault.moment() {
+                Moment::Whenever => {}
+                Moment::OnceAndThen => self.strike_now(index, now),
+                Moment::Once | Moment::OnceForAll => {
+                    self.strike_now(index, now);
+                    self.faults.rules.retain(|rule| rule.id != id);
+                }
             }
         }
     }
 }
 
-impl FaultRule {
-    fn is_for(&self, identity: &Identity) -> bool {
-        let is_device = |device: &DeviceId| device == identity.device_id();
-        let is_module = |module: &ModuleId| Some(module) == identity.module_id();
-        self.device.as_ref().is_none_or(is_device) && self.module.as_ref().is_none_or(is_module)
-    }
-}
-
-impl ConnectRefusal {
-    const fn to_return_code(self) -> ConnectReturnCode {
-        match self {
-            Self::UnacceptableProtocolVersion => ConnectReturnCode::UnacceptableProtocolVersion,
-            Self::IdentifierRejected => ConnectReturnCode::IdentifierRejected,
-            Self::ServerUnavailable => ConnectReturnCode::ServerUnavailable,
-            Self::BadUserNameOrPassword => ConnectReturnCode::BadUserNameOrPassword,
-            Self::NotAuthorized => ConnectReturnCode::NotAuthorized,
-        }
-    }
-}
-
-impl TryFrom<u8> for ConnectRefusal {
-    type Error = &'static str;
-
-    fn try_from(code: u8) -> Result<Self, &'static str> {
-        match code {
-            1 => Ok(Self::UnacceptableProtocolVersion),
-            2 => Ok(Self::IdentifierRejected),
-            3 => Ok(Self::ServerUnavailable),
-            4 => Ok(Self::BadUserNameOrPassword),
-            5 => Ok(Self::NotAuthorized),
-            _ => Err("a code that refuses is 1 to 5"),
-        }
-    }
-}
-
-impl From<ConnectRefusal> for u8 {
-    fn from(refusal: ConnectRefusal) -> Self {
-        refusal.to_return_code() as Self
+fn throttled(fault: &Fault) -> Option<Duration> {
+    if let Fault::Throttle { millis } = fault {
+        Some(Duration::from_millis(*millis))
+    } else {
+        None
     }
 }
 

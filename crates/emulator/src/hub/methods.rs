@@ -20,7 +20,7 @@ use iothub::{
     topic::{RequestId, ToDevice},
 };
 
-use super::{ConnectionId, Error, Hub, Now, Output, packet, timers::Timer};
+use super::{ConnectionId, Error, Hub, Now, Output, faults::AnswerFault, packet, timers::Timer};
 
 /// Names one invocation for as long as the hub lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -55,6 +55,8 @@ enum State {
         deadline: Instant,
         connection: ConnectionId,
         number: u64,
+        /// What the device has said, and when its caller hears it (a fault).
+        answer: Option<(Instant, Result<MethodResponse, Error>)>,
     },
 }
 
@@ -143,6 +145,7 @@ impl Hub {
                 deadline,
                 connection: id,
                 number,
+                answer: None,
             };
             self.timers.set(deadline, Timer::Call(*call_id));
         }
@@ -155,6 +158,7 @@ impl Hub {
         status: i32,
         rid: &RequestId,
         payload: Bytes,
+        now: Now,
     ) {
         let call = self.open_mut(id).and_then(|open| open.calls.get(rid));
         let Some(call) = call else { return };
@@ -171,16 +175,43 @@ impl Hub {
         } else {
             Ok(MethodResponse { status, payload })
         };
-        self.finish_call(call, result);
+        match self.fault(id, |faults, identity| {
+            faults.on_method_answer(identity, now)
+        }) {
+            None => self.finish_call(call, result),
+            Some(AnswerFault::Swallow) => {}
+            Some(AnswerFault::Delay(delay)) => self.hold_answer(call, result, now.at + delay),
+        }
+    }
+
+    /// Keeps an answer back from its caller, who waits no longer than it would for a device (a fault).
+    fn hold_answer(&mut self, id: CallId, result: Result<MethodResponse, Error>, due: Instant) {
+        if let Some(call) = self.calls.get_mut(&id)
+            && let State::Sent { answer, .. } = &mut call.state
+            && answer.is_none()
+        {
+            *answer = Some((due, result));
+            self.timers.set(due, Timer::Call(id));
+        }
     }
 
     pub(super) fn on_call_timer(&mut self, id: CallId, now: Now) {
-        let Some(call) = self.calls.get(&id) else {
+        let Some(call) = self.calls.get_mut(&id) else {
             return;
         };
-        match &call.state {
+        match &mut call.state {
             State::AwaitingDevice { deadline, .. } if *deadline <= now.at => {
                 self.finish_call(id, Err(not_online()));
+            }
+            State::Sent {
+                answer, deadline, ..
+            } if answer
+                .as_ref()
+                .is_some_and(|(due, _)| due <= deadline && *due <= now.at) =>
+            {
+                if let Some((_, result)) = answer.take() {
+                    self.finish_call(id, result);
+                }
             }
             State::Sent { deadline, .. } if *deadline <= now.at => {
                 let timeout = Error::new(

@@ -107,9 +107,10 @@ impl Hub {
         id: ConnectionId,
         packet_id: u16,
         filters: &[String],
+        now: Now,
     ) -> Result<(), CloseReason> {
         let identity = self.speaker(id)?;
-        let is_ignored = self.faults.on_unsubscribe(&identity);
+        let is_ignored = self.faults.on_unsubscribe(&identity, now);
         let session = self.session_mut(&identity).ok_or(CloseReason::NoConnect)?;
         for filter in filters {
             let filter =

@@ -139,24 +139,33 @@ impl Hub {
         self.telemetry.next
     }
 
+    /// Returns whether the message was taken.
     pub(super) fn on_telemetry(
         &mut self,
         id: ConnectionId,
         message: Telemetry,
         now: Now,
-    ) -> Result<(), CloseReason> {
+    ) -> Result<bool, CloseReason> {
         // azure-iot-sdk-node issue 501: the hub closes the connection on a message over 256 KB.
         if message.size() > limits::TELEMETRY_BYTES {
             return Err(CloseReason::MessageTooLarge);
         }
+        let throttled = self.fault(id, |faults, identity| faults.on_telemetry(identity, now));
         let open = self
             .connections
             .get_mut(&id)
             .and_then(|connection| connection.as_open_mut())
             .ok_or(CloseReason::NoConnect)?;
+        if let Some(wait) = throttled {
+            // azure-docs issue 107838: no PUBACK for a while, then the hub closes the connection.
+            open.throttled_until.get_or_insert(now.at + wait);
+        }
+        if open.throttled_until.is_some() {
+            return Ok(false);
+        }
         open.last_activity_at = now.utc;
         self.telemetry.push(&open.stamps, message, now);
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -7,17 +7,19 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
 
 use iothub::DeviceId;
 
-use super::{CallId, ConnectionId, Now};
+use super::{CallId, ConnectionId, FaultId, Now};
 
 /// Who wants to be looked at.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Timer {
-    /// No CONNECT, keep-alive, token expiry, held acknowledgements, held messages.
+    /// No CONNECT, keep-alive, token expiry, held packets, held messages, the end of a freeze.
     Connection(ConnectionId),
     /// A cloud-to-device message expires, or its lock ends.
     Messages(DeviceId),
     /// A direct method's device did not come, or did not answer.
     Call(CallId),
+    /// A fault begins or ends.
+    Fault(FaultId),
 }
 
 #[derive(Default)]

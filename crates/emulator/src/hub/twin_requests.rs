@@ -3,6 +3,8 @@
 //! Answers are QoS 0 whatever was subscribed (Embedded C's header, traces of the C SDK), apart from the PUBACK that a QoS 1
 //! request gets. An error always has a JSON body: the Node SDK looks at its `errorCode` and not at the status.
 
+use std::{fmt, time::Duration};
+
 use iothub::{
     ErrorCode,
     topic::{Filter, RequestId, ToDevice},
@@ -11,18 +13,27 @@ use iothub::{
 
 use super::{ConnectionId, Error, Hub, Now, faults::TwinFault, packet};
 
+/// What a twin request is answered with.
+struct Response {
+    status: u16,
+    rid: RequestId,
+    version: Option<TwinVersion>,
+    body: Vec<u8>,
+}
+
 impl Hub {
     /// The body of the request is not looked at: C and .NET send none, Node and Python one space.
     pub(super) fn on_twin_get(&mut self, id: ConnectionId, rid: RequestId, now: Now) {
-        if self.is_diverted(id, &rid, now) {
+        let Some(delay) = self.divert(id, &rid, now) else {
             return;
-        }
+        };
         let Ok(identity) = self.speaker(id) else {
             return;
         };
         if let Ok(record) = self.registry.record(&identity) {
             let body = record.twin.for_device().to_json().to_string();
-            self.answer(id, 200, rid, None, body.as_bytes());
+            let response = Response::new(200, rid, body.into_bytes());
+            self.answer(id, response, delay, now);
         }
     }
 
@@ -33,17 +44,20 @@ impl Hub {
         body: &[u8],
         now: Now,
     ) {
-        if self.is_diverted(id, &rid, now) {
+        let Some(delay) = self.divert(id, &rid, now) else {
             return;
-        }
-        match self.report(id, body, now) {
-            Ok(version) => self.answer(id, 204, rid, Some(version), &[]),
+        };
+        let response = match self.report(id, body, now) {
+            Ok(version) => Response {
+                version: Some(version),
+                ..Response::new(204, rid, Vec::new())
+            },
             Err(error) => {
-                let body = self.error_body(error.code.number(), &error.message, now);
-                let body = serde_json::to_vec(&body).expect("texts and a number have a JSON form");
-                self.answer(id, error.code.status(), rid, None, &body);
+                let (status, number) = (error.code.status(), error.code.number());
+                self.error_response(status, rid, number, error.message, now)
             }
-        }
+        };
+        self.answer(id, response, delay, now);
     }
 
     fn report(&mut self, id: ConnectionId, body: &[u8], now: Now) -> Result<TwinVersion, Error> {
@@ -71,52 +85,87 @@ impl Hub {
             .map_err(|broken| invalid(broken.to_string()))
     }
 
-    /// Whether a fault has dealt with a request.
-    fn is_diverted(&mut self, id: ConnectionId, rid: &RequestId, now: Now) -> bool {
-        let Ok(identity) = self.speaker(id) else {
-            return true;
+    /// Lets faults deal with a request. Returns how late it is to be answered; none if it has been dealt with.
+    fn divert(&mut self, id: ConnectionId, rid: &RequestId, now: Now) -> Option<Duration> {
+        let fault = self.fault(id, |faults, identity| faults.on_twin_request(identity, now));
+        let (status, code, delay) = match fault {
+            None => return Some(Duration::ZERO),
+            Some(TwinFault::Delay(delay)) => return Some(delay),
+            Some(TwinFault::Ignore) => return None,
+            Some(TwinFault::Fail(status)) => (status, number_of(status), Duration::ZERO),
+            Some(TwinFault::Throttle(wait)) => (
+                ErrorCode::ThrottlingBacklogTimeout.status(),
+                ErrorCode::ThrottlingBacklogTimeout.number(),
+                wait,
+            ),
         };
-        match self.faults.on_twin_request(&identity) {
-            None => false,
-            Some(TwinFault::Ignore) => true,
-            Some(TwinFault::Fail(status)) => {
-                let number = match status {
-                    429 => ErrorCode::ThrottlingException.number(),
-                    other => u32::from(other) * 1000 + 1,
-                };
-                let body = self.error_body(number, "A fault asks for this error.", now);
-                let body = serde_json::to_vec(&body).expect("texts and a number have a JSON form");
-                self.answer(id, status, rid.clone(), None, &body);
-                true
-            }
-        }
+        let response = self.error_response(
+            status,
+            rid.clone(),
+            code,
+            "A fault asks for this error.",
+            now,
+        );
+        self.answer(id, response, delay, now);
+        None
+    }
+
+    fn error_response(
+        &mut self,
+        status: u16,
+        rid: RequestId,
+        number: u32,
+        message: impl fmt::Display,
+        now: Now,
+    ) -> Response {
+        let body = self.error_body(number, &message.to_string(), now);
+        let body = serde_json::to_vec(&body).expect("texts and a number have a JSON form");
+        Response::new(status, rid, body)
     }
 
     /// A request before the subscription to its answers gets none.
-    fn answer(
-        &mut self,
-        id: ConnectionId,
-        status: u16,
-        rid: RequestId,
-        version: Option<TwinVersion>,
-        body: &[u8],
-    ) {
+    fn answer(&mut self, id: ConnectionId, response: Response, delay: Duration, now: Now) {
         let Ok(identity) = self.speaker(id) else {
             return;
         };
         let session = self.registry.record(&identity).map(|r| r.session.as_ref());
-        if session
+        let is_subscribed = session
             .ok()
             .flatten()
-            .is_some_and(|session| session.has(&Filter::TwinResponses))
-        {
-            let topic = ToDevice::TwinResponse {
-                status,
-                rid,
-                version,
-            };
-            self.outputs
-                .transmit(id, packet::publish(&topic.encode(), body));
+            .is_some_and(|session| session.has(&Filter::TwinResponses));
+        if !is_subscribed {
+            return;
         }
+        let topic = ToDevice::TwinResponse {
+            status: response.status,
+            rid: response.rid,
+            version: response.version,
+        };
+        let packet = packet::publish(&topic.encode(), &response.body);
+        let Some(open) = self.open_mut(id) else {
+            return;
+        };
+        if let Some(packet) = open.held_answers.hold(packet, delay, now) {
+            self.outputs.transmit(id, packet);
+        }
+    }
+}
+
+impl Response {
+    const fn new(status: u16, rid: RequestId, body: Vec<u8>) -> Self {
+        Self {
+            status,
+            rid,
+            version: None,
+            body,
+        }
+    }
+}
+
+/// The number that goes with a status: 429001 for 429, the first one of the status otherwise.
+fn number_of(status: u16) -> u32 {
+    match status {
+        429 => ErrorCode::ThrottlingException.number(),
+        other => u32::from(other) * 1000 + 1,
     }
 }

@@ -20,6 +20,10 @@ pub(in crate::hub) struct Record {
     pub(in crate::hub) connection: Option<ConnectionId>,
     /// How many connections there have been.
     pub(in crate::hub) connections: u64,
+    /// When the token of this identity ends that ends last, of those that were used.
+    pub(in crate::hub) newest_token: Option<Timestamp>,
+    /// Tokens that end by then are taken for expired (a fault).
+    pub(in crate::hub) tokens_expired_until: Option<Timestamp>,
     /// Direct methods that wait for this identity to connect or to answer.
     pub(in crate::hub) calls: BTreeSet<CallId>,
 }
@@ -42,6 +46,8 @@ impl Record {
             session: None,
             connection: None,
             connections: 0,
+            newest_token: None,
+            tokens_expired_until: None,
             calls: BTreeSet::new(),
         }
     }

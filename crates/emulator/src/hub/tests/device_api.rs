@@ -20,11 +20,11 @@ fn send(rig: &mut Rig, text: &str) {
         .unwrap();
 }
 
-fn caller(rig: &Rig) -> Caller {
+fn caller(rig: &mut Rig) -> Caller {
     authorize(rig, "dev1", &key().sign(&resource(), None, expiry())).unwrap()
 }
 
-fn authorize(rig: &Rig, id: &str, token: &str) -> Result<Caller, Error> {
+fn authorize(rig: &mut Rig, id: &str, token: &str) -> Result<Caller, Error> {
     let hosts = ["localhost".to_owned()];
     rig.hub.authorize_caller(whom(id), token, &hosts, rig.now)
 }
@@ -129,7 +129,7 @@ fn a_lock_ends_and_that_does_not_count() {
 #[test]
 fn a_lock_lasts_1_to_300_seconds() {
     let mut rig = Rig::new();
-    let caller = caller(&rig);
+    let caller = caller(&mut rig);
     for (seconds, is_allowed) in [(0, false), (1, true), (300, true), (301, false)] {
         let lock = Duration::from_secs(seconds);
         let received = rig.hub.receive_message(&caller, lock, rig.now);
@@ -203,7 +203,7 @@ fn telemetry_over_https_is_stamped_and_makes_nobody_connected() {
     let mut rig = Rig::new();
     let policy = rig.hub.policies()[2].primary.clone();
     let all = policy.sign(&format!("{HUB}/devices"), Some("device"), expiry());
-    let caller = authorize(&rig, "dev1", &all).unwrap();
+    let caller = authorize(&mut rig, "dev1", &all).unwrap();
     let messages = vec![Telemetry::default(), Telemetry::default()];
     rig.hub.take_telemetry(&caller, messages, rig.now).unwrap();
     let records = rig.hub.telemetry(1, 9).records;
@@ -219,7 +219,7 @@ fn telemetry_over_https_is_stamped_and_makes_nobody_connected() {
 #[test]
 fn a_batch_is_taken_as_a_whole_or_not_at_all() {
     let mut rig = Rig::new();
-    let caller = caller(&rig);
+    let caller = caller(&mut rig);
     let of_size = |size: usize| Telemetry {
         payload: vec![0; size].into(),
         ..Telemetry::default()
@@ -241,17 +241,21 @@ fn one_and_the_same_refusal() {
     let past = Timestamp::from_unix_seconds(1_735_689_600 - 300);
     let other = Key::from_bytes(vec![1; 32]).unwrap();
     let mut refusals = vec![
-        authorize(&rig, "dev1", &other.sign(&resource(), None, expiry())),
-        authorize(&rig, "dev1", &sign(&format!("{HUB}/devices/dev"), None)),
-        authorize(&rig, "dev1", &sign("other.example/devices/dev1", None)),
-        authorize(&rig, "dev1", &key().sign(&resource(), None, past)),
-        authorize(&rig, "dev1", &sign(&resource(), Some("nobody"))),
-        authorize(&rig, "dev1", "Bearer x"),
-        authorize(&rig, "dev1", ""),
-        authorize(&rig, "dev2", &sign(&format!("{HUB}/devices/dev2"), None)),
-        authorize(&rig, "dev1/mod1", &sign(&resource(), None)),
+        authorize(&mut rig, "dev1", &other.sign(&resource(), None, expiry())),
+        authorize(&mut rig, "dev1", &sign(&format!("{HUB}/devices/dev"), None)),
+        authorize(&mut rig, "dev1", &sign("other.example/devices/dev1", None)),
+        authorize(&mut rig, "dev1", &key().sign(&resource(), None, past)),
+        authorize(&mut rig, "dev1", &sign(&resource(), Some("nobody"))),
+        authorize(&mut rig, "dev1", "Bearer x"),
+        authorize(&mut rig, "dev1", ""),
+        authorize(
+            &mut rig,
+            "dev2",
+            &sign(&format!("{HUB}/devices/dev2"), None),
+        ),
+        authorize(&mut rig, "dev1/mod1", &sign(&resource(), None)),
     ];
-    assert!(authorize(&rig, "dev1", &sign("localhost/devices/dev1", None)).is_ok());
+    assert!(authorize(&mut rig, "dev1", &sign("localhost/devices/dev1", None)).is_ok());
     let spec = DeviceSpec {
         status: DeviceStatus::Disabled,
         keys: Some(rig.hub.device(&dev1()).unwrap().keys),
@@ -260,7 +264,7 @@ fn one_and_the_same_refusal() {
     rig.hub
         .update_device(&dev1(), spec, &IfMatch::Any, rig.now)
         .unwrap();
-    refusals.push(authorize(&rig, "dev1", &sign(&resource(), None)));
+    refusals.push(authorize(&mut rig, "dev1", &sign(&resource(), None)));
     for (index, refusal) in refusals.into_iter().enumerate() {
         let error = refusal.unwrap_err();
         assert_eq!(
@@ -279,7 +283,7 @@ fn a_module_sends_and_has_no_messages() {
         .create_module(&dev1(), &module, ModuleSpec::default(), rig.now)
         .unwrap();
     let token = key().sign(&resource(), None, expiry());
-    let caller = authorize(&rig, "dev1/mod1", &token).unwrap();
+    let caller = authorize(&mut rig, "dev1/mod1", &token).unwrap();
     let messages = vec![Telemetry::default()];
     rig.hub.take_telemetry(&caller, messages, rig.now).unwrap();
     assert_eq!(rig.hub.telemetry(1, 1).records[0].module_id, Some(module));
