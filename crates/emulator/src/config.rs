@@ -44,7 +44,8 @@ pub struct Tls {
 /// Bounds of the listeners: everything from outside has a limit and a deadline.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// MQTT connections at a time; more wait in the backlog of the system.
+    /// MQTT connections at a time, over TLS and WebSocket together; more wait in the backlog of the system, or are answered
+    /// 503 over WebSocket.
     pub mqtt_connections: usize,
     /// HTTPS connections at a time.
     pub https_connections: usize,
@@ -56,6 +57,8 @@ pub struct Limits {
     pub body: Duration,
     /// Bytes of the body of a request.
     pub body_bytes: usize,
+    /// Bytes of one WebSocket message, and of one frame; more end the connection. The largest MQTT packet has some 328,000.
+    pub websocket_message_bytes: usize,
     /// Time for one write to a device that does not read.
     pub write: Duration,
     /// Bytes that may wait to be written to one device; more, and the connection is closed.
@@ -91,6 +94,7 @@ impl Default for Limits {
             headers: Duration::from_secs(30),
             body: Duration::from_secs(30),
             body_bytes: 1024 * 1024,
+            websocket_message_bytes: 512 * 1024,
             write: Duration::from_secs(10),
             unwritten_bytes: 4 * 1024 * 1024,
         }

@@ -3,16 +3,16 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use iothub::{DeviceId, HubName};
-use rustls::{ServerConfig, crypto::aws_lc_rs};
-use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+use tokio::{net::TcpListener, sync::Semaphore};
 
 use crate::{
-    Config, Tls, http,
+    Config, http,
     hub::{Error, Hub, Now, Random},
-    listen::{self, Listener},
+    life::Life,
+    listen::{self, Accepted, Listener},
     mqtt,
     shell::Shell,
+    tls,
 };
 
 /// A running emulator.
@@ -20,6 +20,7 @@ use crate::{
 /// Dropped without [`Emulator::shutdown`], it stops as soon as its tasks see it, without waiting for them.
 pub struct Emulator {
     shell: Arc<Shell>,
+    life: Life,
     hub_name: HubName,
     mqtt: SocketAddr,
     https: SocketAddr,
@@ -65,10 +66,10 @@ impl Emulator {
     ///
     /// An address that is taken, a certificate that cannot be used, or a device twice in the configuration.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let mqtt_tls = acceptor(&config.tls, &[])?;
-        let https_tls = acceptor(&config.tls, &[b"h2", b"http/1.1"])?;
-        let mqtt = bind("MQTT", config.mqtt).await?;
-        let https = bind("HTTPS", config.https).await?;
+        let mqtt_tls = tls::acceptor(&config.tls, &[])?;
+        let https_tls = tls::acceptor(&config.tls, &[b"h2", b"http/1.1"])?;
+        let (mqtt, mqtt_address) = bind("MQTT", config.mqtt).await?;
+        let (https, https_address) = bind("HTTPS", config.https).await?;
         let hub_name = config.hub.name.clone();
         let random = Random::new(|bytes| {
             getrandom::fill(bytes).expect("the system has a source of random bytes");
@@ -78,42 +79,52 @@ impl Emulator {
             hub.create_device(&device, spec, Now::read())
                 .map_err(|source| StartError::Device { device, source })?;
         }
-        let limits = config.limits;
-        let shell = Arc::new(Shell::new(hub, limits.unwritten_bytes));
-        let router = http::router(
-            Arc::clone(&shell),
-            http::Access::new(
-                &hub_name,
-                config.allowed_hosts,
-                config.token,
-                config.token_opens_service_api,
-            ),
-            limits,
-        );
-        let emulator = Self {
-            mqtt: mqtt.address,
-            https: https.address,
-            shell: Arc::clone(&shell),
-            hub_name,
+        let (limits, life) = (config.limits, Life::default());
+        let shell = Arc::new(Shell::new(hub, limits.unwritten_bytes, life.stop.clone()));
+        let server = mqtt::Server {
+            wiring: Arc::clone(&shell.wiring),
+            slots: Arc::new(Semaphore::new(limits.mqtt_connections)),
+            write: limits.write,
+            stop: life.stop.clone(),
         };
-        shell.tasks.spawn(Arc::clone(&shell).run_timers());
-        shell.tasks.spawn(listen::run(
-            mqtt.listener(mqtt_tls, limits.mqtt_connections, limits.handshake),
-            Arc::clone(&shell),
-            {
-                let shell = Arc::clone(&shell);
-                move |stream| mqtt::serve(Arc::clone(&shell), stream, limits.write)
-            },
-        ));
-        shell.tasks.spawn(listen::run(
-            https.listener(https_tls, limits.https_connections, limits.handshake),
-            Arc::clone(&shell),
-            {
-                let shell = Arc::clone(&shell);
-                move |stream| http::serve(Arc::clone(&shell), stream, router.clone(), limits)
-            },
-        ));
-        Ok(emulator)
+        let access = http::Access::new(
+            &hub_name,
+            config.allowed_hosts,
+            config.token,
+            config.token_opens_service_api,
+        );
+        let router = http::router(Arc::clone(&shell), server.clone(), access, limits);
+        life.spawn(Arc::clone(&shell.wiring).run_timers(life.stop.clone()));
+        let listener = Listener {
+            socket: mqtt,
+            tls: mqtt_tls,
+            slots: Arc::clone(&server.slots),
+            handshake: limits.handshake,
+        };
+        life.spawn(listen::run(listener, life.clone(), move |accepted| {
+            let server = server.clone();
+            async move {
+                let Accepted { stream, peer, slot } = accepted;
+                server.serve(stream, peer, slot).await;
+            }
+        }));
+        let listener = Listener {
+            socket: https,
+            tls: https_tls,
+            slots: Arc::new(Semaphore::new(limits.https_connections)),
+            handshake: limits.handshake,
+        };
+        let stop = life.stop.clone();
+        life.spawn(listen::run(listener, life.clone(), move |accepted| {
+            http::serve(accepted, router.clone(), limits, stop.clone())
+        }));
+        Ok(Self {
+            shell,
+            life,
+            hub_name,
+            mqtt: mqtt_address,
+            https: https_address,
+        })
     }
 
     /// Closes all connections and waits until they are gone.
@@ -122,11 +133,7 @@ impl Emulator {
     ///
     /// Some were not gone at the end of `time`.
     pub async fn shutdown(self, time: Duration) -> Result<(), ShutdownTimeout> {
-        self.shell.stop.cancel();
-        self.shell.tasks.close();
-        tokio::time::timeout(time, self.shell.tasks.wait())
-            .await
-            .map_err(|_| ShutdownTimeout)
+        self.life.end(time).await.map_err(|_| ShutdownTimeout)
     }
 
     /// Where devices connect over MQTT, with the port that was taken.
@@ -184,46 +191,19 @@ impl Emulator {
 
 impl Drop for Emulator {
     fn drop(&mut self) {
-        self.shell.stop.cancel();
+        self.life.stop.cancel();
     }
 }
 
-/// A bound socket and the address that it got.
-struct Bound {
-    socket: TcpListener,
+async fn bind(
+    what: &'static str,
     address: SocketAddr,
-}
-
-impl Bound {
-    fn listener(self, tls: TlsAcceptor, connections: usize, handshake: Duration) -> Listener {
-        Listener {
-            socket: self.socket,
-            tls,
-            connections,
-            handshake,
-        }
-    }
-}
-
-async fn bind(what: &'static str, address: SocketAddr) -> Result<Bound, StartError> {
-    let bound = async {
-        let socket = TcpListener::bind(address).await?;
-        let address = socket.local_addr()?;
-        Ok(Bound { socket, address })
-    };
-    bound.await.map_err(|source| StartError::Bind {
-        what,
-        address,
-        source,
-    })
-}
-
-fn acceptor(tls: &Tls, protocols: &[&[u8]]) -> Result<TlsAcceptor, rustls::Error> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(tls.certificates.clone(), tls.key.clone_key())?;
-    config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-    Ok(Arc::new(config).into())
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    listen::bind(address)
+        .await
+        .map_err(|source| StartError::Bind {
+            what,
+            address,
+            source,
+        })
 }

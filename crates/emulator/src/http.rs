@@ -17,8 +17,9 @@ mod modules;
 mod path;
 mod telemetry;
 mod twins;
+mod websocket;
 
-use std::{pin::pin, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -26,30 +27,44 @@ use axum::{
     middleware,
     routing::{delete, get, post, put},
 };
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
     service::TowerToHyperService,
 };
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::access::Access;
 use self::{access::Door, answer::HttpError};
-use crate::{Limits, hub::Right, shell::Shell};
+use crate::{
+    Limits,
+    hub::Right,
+    listen::Accepted,
+    mqtt,
+    shell::{Served, Shell},
+    websocket::Connection,
+};
 
 /// What handlers work with.
 #[derive(Clone)]
 struct Http {
     shell: Arc<Shell>,
+    mqtt: mqtt::Server<Served>,
     access: Arc<Access>,
     limits: Limits,
 }
 
 /// All routes. Each stands behind the right that it needs ("Control access to IoT Hub by using shared access signatures").
-pub(crate) fn router(shell: Arc<Shell>, access: Access, limits: Limits) -> Router {
+pub(crate) fn router(
+    shell: Arc<Shell>,
+    mqtt: mqtt::Server<Served>,
+    access: Access,
+    limits: Limits,
+) -> Router {
     let http = Http {
         shell,
+        mqtt,
         access: Arc::new(access),
         limits,
     };
@@ -113,6 +128,7 @@ pub(crate) fn router(shell: Arc<Shell>, access: Access, limits: Limits) -> Route
             post(device_api::abandon),
         );
     let routes = Router::new()
+        .route("/$iothub/websocket", get(websocket::open))
         .merge(device_api)
         .merge(behind(Door::Service(Right::RegistryRead), registry_read))
         .merge(behind(Door::Service(Right::RegistryWrite), registry_write))
@@ -144,13 +160,25 @@ pub(crate) fn router(shell: Arc<Shell>, access: Access, limits: Limits) -> Route
         .layer(middleware::from_fn(answer::close_after_refusal))
 }
 
-/// Serves one connection, HTTP/1.1 or HTTP/2, until its end or shutdown.
+/// Serves one connection, HTTP/1.1 or HTTP/2, until its end or shutdown; then what it was upgraded to, if it was.
+///
+/// Handlers find the connection as an extension of the request.
 pub(crate) async fn serve(
-    shell: Arc<Shell>,
-    stream: TlsStream<TcpStream>,
+    accepted: Accepted,
     router: Router,
     limits: Limits,
+    stop: CancellationToken,
 ) {
+    let Accepted { stream, peer, slot } = accepted;
+    let connection = Connection::new(peer);
+    let router = TowerToHyperService::new(router);
+    let service = service_fn({
+        let connection = connection.clone();
+        move |mut request: hyper::Request<Incoming>| {
+            request.extensions_mut().insert(connection.clone());
+            hyper::service::Service::call(&router, request)
+        }
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -162,17 +190,22 @@ pub(crate) async fn serve(
         .max_concurrent_streams(HTTP2_STREAMS)
         .keep_alive_interval(limits.headers)
         .keep_alive_timeout(limits.headers);
-    let service = TowerToHyperService::new(router);
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    // Boxed, so that an upgraded connection does not keep the room of HTTP.
+    let mut http = Box::pin(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shell.stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        ended = http.as_mut() => ended,
+        () = stop.cancelled() => {
+            http.as_mut().graceful_shutdown();
+            http.as_mut().await
         }
     };
+    drop(http);
     if let Err(error) = ended {
         tracing::debug!(%error, "HTTPS connection ended early");
+    }
+    if let Some(upgrade) = connection.take_upgrade() {
+        drop(slot);
+        upgrade.run(limits.websocket_message_bytes).await;
     }
 }
 

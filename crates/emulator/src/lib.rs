@@ -3,7 +3,7 @@
 //! Two layers. [`hub::Hub`] is the hub as a state machine without socket or clock, fit for simulations; its documentation
 //! says how it is run. [`Emulator`] puts sockets around it:
 //!
-//! - **MQTT over TLS** for devices and modules: any SDK or MQTT client, with their key
+//! - **MQTT** for devices and modules, over TLS and over WebSocket: any SDK or MQTT client, with their key
 //! - **HTTPS** for devices that speak nothing else: telemetry, and cloud-to-device messages under a lock
 //! - **HTTPS** for the cloud side: the hub's service REST API (devices, modules, twins, methods, statistics), and beside it
 //!   `/emulator/...` for what a real hub does over AMQP (sending cloud-to-device messages, reading telemetry and feedback)
@@ -15,9 +15,15 @@ mod config;
 mod emulator;
 mod http;
 pub mod hub;
+mod life;
 mod listen;
 mod mqtt;
 mod shell;
+mod tls;
+mod websocket;
+mod wiring;
+mod x509;
 
 pub use config::{Config, Limits, Tls};
 pub use emulator::{Emulator, ShutdownTimeout, StartError};
+pub use x509::Peer;

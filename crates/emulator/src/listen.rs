@@ -1,42 +1,60 @@
 //! Accepting connections: bounded in number, TLS in bounded time. What fails here ends that connection and nothing else.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::shell::Shell;
+use crate::{life::Life, x509::Peer};
 
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
     pub(crate) tls: TlsAcceptor,
-    /// At a time; more wait in the backlog of the system.
-    pub(crate) connections: usize,
+    /// One for each connection; while there is none, more wait in the backlog of the system.
+    pub(crate) slots: Arc<Semaphore>,
     /// Time for a TLS handshake.
     pub(crate) handshake: Duration,
 }
 
-/// Serves connections until shutdown. What `serve` returns must end by itself when the shell stops.
-pub(crate) async fn run<Serve, Served>(listener: Listener, shell: Arc<Shell>, serve: Serve)
+/// A connection after its TLS handshake.
+pub(crate) struct Accepted {
+    pub(crate) stream: TlsStream<TcpStream>,
+    /// Who is there, as far as the handshake tells.
+    pub(crate) peer: Peer,
+    /// Its place, given back when it is dropped.
+    pub(crate) slot: OwnedSemaphorePermit,
+}
+
+/// Binds a socket, and tells the address that it got.
+pub(crate) async fn bind(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
+    let socket = TcpListener::bind(address).await?;
+    let address = socket.local_addr()?;
+    Ok((socket, address))
+}
+
+/// Serves connections until the emulator stops. What `serve` returns must end by itself then.
+pub(crate) async fn run<Serve, Served>(listener: Listener, life: Life, serve: Serve)
 where
-    Serve: Fn(TlsStream<TcpStream>) -> Served + Send + Sync + 'static,
+    Serve: Fn(Accepted) -> Served + Send + Sync + 'static,
     Served: Future<Output = ()> + Send,
 {
     let serve = Arc::new(serve);
-    let slots = Arc::new(Semaphore::new(listener.connections));
     loop {
         let accepted = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.socket.accept().await)
+            // The place is not kept while nobody comes: other listeners may share in them.
+            drop(listener.slots.acquire().await);
+            let accepted = listener.socket.accept().await;
+            (Arc::clone(&listener.slots).acquire_owned().await, accepted)
         };
         let (slot, accepted) = tokio::select! {
             accepted = accepted => accepted,
-            () = shell.stop.cancelled() => return,
+            () = life.stop.cancelled() => return,
         };
+        let slot = slot.expect("the semaphore of a listener is never closed");
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
@@ -46,17 +64,22 @@ where
                 continue;
             }
         };
-        let (tls, stop, serve) = (listener.tls.clone(), shell.stop.clone(), Arc::clone(&serve));
-        shell.tasks.spawn(async move {
-            let _slot = slot;
+        let (tls, stop, serve) = (listener.tls.clone(), life.stop.clone(), Arc::clone(&serve));
+        let time = listener.handshake;
+        life.spawn(async move {
             // Small packets go out at once; a socket that cannot do it still works.
             let _ = stream.set_nodelay(true);
+            // Boxed, because a handshake is larger than what comes after it, and a task keeps the size of its largest part.
+            let handshake = Box::pin(timeout(time, tls.accept(stream)));
             let handshake = tokio::select! {
-                handshake = timeout(listener.handshake, tls.accept(stream)) => handshake,
+                handshake = handshake => handshake,
                 () = stop.cancelled() => return,
             };
             match handshake {
-                Ok(Ok(stream)) => serve(stream).await,
+                Ok(Ok(stream)) => {
+                    let peer = Peer::of(stream.get_ref().1);
+                    serve(Accepted { stream, peer, slot }).await;
+                }
                 Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
                 Err(_) => tracing::debug!("TLS handshake took too long"),
             }

@@ -1,70 +1,99 @@
-//! One device's connection: bytes between its socket and the hub.
+//! MQTT connections, from whichever listener they come: bytes between a stream and a core.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
-use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    hub::ConnectionId,
-    shell::{Packets, Shell, Step},
+    wiring::{Core, Step, Wiring},
+    x509::Peer,
 };
 
-/// Runs until the device or the hub closes. While a write waits for the device nothing is read from it, so a device that
-/// does not take its acknowledgements cannot send on.
-pub(crate) async fn serve(shell: Arc<Shell>, mut stream: TlsStream<TcpStream>, write: Duration) {
-    let (id, wake) = shell.accept();
-    let _closes = CloseOnDrop { shell: &shell, id };
-    let mut buffer = vec![0; FIRST_READ];
-    let mut may_read = true;
-    loop {
-        let step = tokio::select! {
-            read = stream.read(&mut buffer), if may_read => match read {
-                Ok(0) | Err(_) => return,
-                Ok(count) => {
-                    let step = shell.input(id, &buffer[..count]);
-                    if count == buffer.len() && count < LARGEST_READ {
-                        buffer.resize(count * 2, 0);
-                    }
-                    step
-                }
-            },
-            () = wake.notified() => shell.step(id),
-            () = shell.stop.cancelled() => Step { packets: Packets::END, may_read: false },
+/// Serves the MQTT connections of one core.
+pub(crate) struct Server<C: Core> {
+    pub(crate) wiring: Arc<Wiring<C>>,
+    /// One for each connection, over TLS or WebSocket.
+    pub(crate) slots: Arc<Semaphore>,
+    /// Time for one write.
+    pub(crate) write: Duration,
+    pub(crate) stop: CancellationToken,
+}
+
+impl<C: Core> Server<C> {
+    /// Runs until the device or the core closes, or the emulator stops. While a write waits for the device nothing is read
+    /// from it, so a device that does not take its acknowledgements cannot send on.
+    ///
+    /// What is read is lent by the stream: a connection that is idle holds no buffer here.
+    pub(crate) async fn serve<S>(&self, mut stream: S, peer: Peer, slot: OwnedSemaphorePermit)
+    where
+        S: AsyncBufRead + AsyncWrite + Unpin,
+    {
+        let _slot = slot;
+        self.exchange(&mut stream, peer).await;
+        // The peer is told that this is the end, if it still listens.
+        let _ = timeout(self.write, stream.shutdown()).await;
+    }
+
+    async fn exchange<S>(&self, stream: &mut S, peer: Peer)
+    where
+        S: AsyncBufRead + AsyncWrite + Unpin,
+    {
+        let (id, wake) = self.wiring.accept(peer);
+        let _closes = CloseOnDrop {
+            wiring: &self.wiring,
+            id,
         };
-        may_read = step.may_read;
-        let packets = step.packets;
-        let is_last = packets.is_last;
-        let written = timeout(write, async {
-            stream.write_all(&packets.bytes).await?;
-            if is_last {
-                stream.shutdown().await
-            } else {
+        let mut may_read = true;
+        loop {
+            let step = tokio::select! {
+                read = stream.fill_buf(), if may_read => match read {
+                    Ok([]) | Err(_) => return,
+                    Ok(bytes) => {
+                        let (step, count) = (self.wiring.input(id, bytes), bytes.len());
+                        stream.consume(count);
+                        step
+                    }
+                },
+                () = wake.notified() => self.wiring.step(id),
+                () = self.stop.cancelled() => Step::END,
+            };
+            may_read = step.may_read;
+            let packets = step.packets;
+            let written = timeout(self.write, async {
+                stream.write_all(&packets.bytes).await?;
                 stream.flush().await
+            });
+            if !matches!(written.await, Ok(Ok(()))) || packets.is_last {
+                return;
             }
-        });
-        if !matches!(written.await, Ok(Ok(()))) || is_last {
-            return;
         }
     }
 }
 
-/// Tells the hub, however the task ends.
-struct CloseOnDrop<'a> {
-    shell: &'a Shell,
-    id: ConnectionId,
-}
-
-impl Drop for CloseOnDrop<'_> {
-    fn drop(&mut self) {
-        self.shell.closed(self.id);
+impl<C: Core> Clone for Server<C> {
+    fn clone(&self) -> Self {
+        Self {
+            wiring: Arc::clone(&self.wiring),
+            slots: Arc::clone(&self.slots),
+            write: self.write,
+            stop: self.stop.clone(),
+        }
     }
 }
 
-/// Small, because most connections are idle; doubled for those that fill it.
-const FIRST_READ: usize = 2 * 1024;
-const LARGEST_READ: usize = 64 * 1024;
+/// Tells the core, however the task ends.
+struct CloseOnDrop<'a, C: Core> {
+    wiring: &'a Wiring<C>,
+    id: C::Connection,
+}
+
+impl<C: Core> Drop for CloseOnDrop<'_, C> {
+    fn drop(&mut self) {
+        self.wiring.closed(self.id);
+    }
+}

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use axum::{
     extract::{Request, State},
     http::{
-        StatusCode,
-        header::{AUTHORIZATION, HOST, ORIGIN},
+        HeaderMap, HeaderValue, StatusCode,
+        header::{AUTHORIZATION, HOST, ORIGIN, UPGRADE},
     },
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -57,6 +57,17 @@ impl Access {
         &self.hosts
     }
 
+    fn is_host(&self, host: &str) -> bool {
+        self.hosts.iter().any(|h| h.eq_ignore_ascii_case(host))
+    }
+
+    /// `https://{name}`, with or without a port, where the name is one of the emulator's.
+    fn is_origin(&self, origin: &HeaderValue) -> bool {
+        let origin = origin.to_str().ok();
+        let authority = origin.and_then(|origin| origin.strip_prefix("https://"));
+        authority.is_some_and(|authority| self.is_host(without_port(authority)))
+    }
+
     /// In the same time whatever the answer is.
     fn is_token(&self, header: &str) -> bool {
         let expected = self.token.expose_secret().as_bytes();
@@ -68,12 +79,20 @@ impl Access {
 
 /// Keeps web pages out. A browser names the page in `Origin`; and a page whose own name was made to point to this machine
 /// (DNS rebinding) comes with that name in `Host`.
+///
+/// The Python SDK, which is no browser, opens a WebSocket with the hub itself as its `Origin` (paho), so such a request may
+/// have one that names this emulator. A page cannot set `Upgrade` in any other request.
 pub(super) async fn check_host(
     State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
 ) -> Response {
-    if request.headers().contains_key(ORIGIN) {
+    let headers = request.headers();
+    let may_have_origin = |origin| is_websocket(headers) && access.is_origin(origin);
+    if headers
+        .get(ORIGIN)
+        .is_some_and(|origin| !may_have_origin(origin))
+    {
         return forbidden("Web pages may not use this API: a request with Origin is refused.");
     }
     let authority = request.uri().authority().map(|a| a.as_str());
@@ -81,7 +100,7 @@ pub(super) async fn check_host(
     let Some(host) = authority.or(header).map(without_port) else {
         return forbidden("The request names no Host.");
     };
-    if !access.hosts.iter().any(|h| h.eq_ignore_ascii_case(host)) {
+    if !access.is_host(host) {
         return forbidden("This Host is not a name of the emulator.");
     }
     next.run(request).await
@@ -115,6 +134,11 @@ pub(super) async fn check_right(
         Ok(()) => next.run(request).await,
         Err(error) => HttpError::from(error).into_response(),
     }
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(UPGRADE);
+    upgrade.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))
 }
 
 fn forbidden(message: &str) -> Response {

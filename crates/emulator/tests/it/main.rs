@@ -8,3 +8,4 @@ mod robustness;
 mod roundtrip;
 mod service;
 mod telemetry;
+mod websocket;

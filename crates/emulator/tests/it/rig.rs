@@ -110,6 +110,10 @@ impl Rig {
     }
 
     pub(crate) async fn tls(&self) -> TlsStream<TcpStream> {
+        self.tls_to(self.emulator.mqtt_address()).await
+    }
+
+    pub(crate) async fn tls_to(&self, address: SocketAddr) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -117,9 +121,7 @@ impl Rig {
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let socket = TcpStream::connect(self.emulator.mqtt_address())
-            .await
-            .unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from(HUB).unwrap();
         TlsConnector::from(Arc::new(config))
             .connect(name, socket)
@@ -134,25 +136,7 @@ impl Rig {
             builder: PacketBuilder::new(),
             unread: Vec::new(),
         };
-        let identity = Identity::device(HUB.parse().unwrap(), "dev1".parse().unwrap());
-        let in_an_hour =
-            Timestamp::from(std::time::SystemTime::now()).saturating_add(Duration::from_secs(3600));
-        let packet = v3_1_1::Connect::builder()
-            .client_id("dev1")
-            .unwrap()
-            .clean_session(false)
-            .keep_alive(60)
-            .user_name(Username::new(identity.clone(), None).encode())
-            .unwrap()
-            .password(
-                device_key()
-                    .sign(&sas::resource(&identity), None, in_an_hour)
-                    .into_bytes(),
-            )
-            .unwrap()
-            .build()
-            .unwrap();
-        device.send(&packet.to_continuous_buffer()).await;
+        device.send(&hello()).await;
         match device.next().await {
             Some(Got::Connack {
                 code: 0,
@@ -302,6 +286,29 @@ impl Got {
             }
         }
     }
+}
+
+/// The CONNECT of `dev1`, with its token.
+pub(crate) fn hello() -> Vec<u8> {
+    let identity = Identity::device(HUB.parse().unwrap(), "dev1".parse().unwrap());
+    let in_an_hour =
+        Timestamp::from(std::time::SystemTime::now()).saturating_add(Duration::from_secs(3600));
+    let packet = v3_1_1::Connect::builder()
+        .client_id("dev1")
+        .unwrap()
+        .clean_session(false)
+        .keep_alive(60)
+        .user_name(Username::new(identity.clone(), None).encode())
+        .unwrap()
+        .password(
+            device_key()
+                .sign(&sas::resource(&identity), None, in_an_hour)
+                .into_bytes(),
+        )
+        .unwrap()
+        .build()
+        .unwrap();
+    packet.to_continuous_buffer()
 }
 
 fn client(certificate: &CertificateDer<'_>, address: SocketAddr, builder: ClientBuilder) -> Client {
