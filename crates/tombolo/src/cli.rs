@@ -104,9 +104,14 @@ pub struct DevArgs {
 /// `tombolo emulator`
 #[cfg(feature = "emulator")]
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "Examples:\n  \
                   tombolo emulator\n  \
-                  tombolo emulator --device sensor-1 --device sensor-2")]
+                  tombolo emulator --device sensor-1 --device sensor-2\n  \
+                  tombolo emulator --hub-https-port 9443   without a right to port 443, for MQTT and curl",
+    // Azure's SDKs know no other.
+    mut_arg("hub_https_port", |port| port.default_value("443"))
+)]
 pub struct EmulatorArgs {
     /// Folder for certificates and secrets; made if it is not there
     #[arg(long, env = "TOMBOLO_DATA", value_name = "DIR", default_value = DATA)]
@@ -143,7 +148,7 @@ pub struct HubPorts {
         default_value_t = 8883
     )]
     pub hub_mqtt_port: u16,
-    /// Port of the local IoT Hub's service API (HTTPS)
+    /// Port of the local IoT Hub for HTTPS (service and device API) and MQTT over WebSocket
     #[arg(
         long,
         env = "TOMBOLO_HUB_HTTPS_PORT",
@@ -352,6 +357,25 @@ mod tests {
         for bad in ["https://my-mac.local", "my-mac.local:8443", "", "*.local"] {
             assert!(host(bad).unwrap_err().contains("without scheme"), "{bad}");
         }
+    }
+
+    #[cfg(feature = "emulator")]
+    #[test]
+    fn the_hub_alone_listens_where_sdks_look_for_it() {
+        let Command::Emulator(alone) = Cli::parse_from(["tombolo", "emulator"]).command else {
+            panic!("another command");
+        };
+        let Command::Dev(dev) = Cli::parse_from(["tombolo", "dev"]).command else {
+            panic!("another command");
+        };
+        assert_eq!(
+            (alone.ports.hub_mqtt_port, alone.ports.hub_https_port),
+            (8883, 443)
+        );
+        assert_eq!(
+            (dev.hub.hub_mqtt_port, dev.hub.hub_https_port),
+            (8883, 9443)
+        );
     }
 
     #[cfg(feature = "emulator")]

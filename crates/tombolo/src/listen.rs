@@ -29,9 +29,9 @@ pub const HUB_MQTT: Listener = Listener {
     what: "the local IoT Hub (MQTT)",
     changed_by: "--hub-mqtt-port PORT (TOMBOLO_HUB_MQTT_PORT)",
 };
-/// The local IoT Hub's service API.
+/// The local IoT Hub over HTTPS.
 pub const HUB_HTTPS: Listener = Listener {
-    what: "the local IoT Hub's service API",
+    what: "the local IoT Hub (HTTPS)",
     changed_by: "--hub-https-port PORT (TOMBOLO_HUB_HTTPS_PORT)",
 };
 
@@ -49,7 +49,8 @@ impl Listener {
             )
         } else if kind == io::ErrorKind::PermissionDenied {
             anyhow!(
-                "port {port} for {what} is kept for privileged programs: choose one from 1024 up with {changed_by}"
+                "port {port} for {what} is kept for privileged programs:{ways} choose one from 1024 up with {changed_by}",
+                ways = ways_to_listen(port),
             )
         } else if kind == io::ErrorKind::AddrNotAvailable {
             anyhow!(
@@ -62,11 +63,47 @@ impl Listener {
     }
 }
 
+/// How a program of an ordinary user comes to listen on a port below 1024, where the system has ways.
+#[cfg(target_os = "linux")]
+fn ways_to_listen(port: u16) -> String {
+    let program = std::env::current_exe().map_or_else(
+        |_| "the program".to_owned(),
+        |path| path.display().to_string(),
+    );
+    format!(
+        "\n  \
+           let every program have it until the next boot: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}\n  \
+           let this program have it: sudo setcap cap_net_bind_service=+ep {program}\n  \
+           or"
+    )
+}
+
+/// Elsewhere there is none that is worth its trouble.
+#[cfg(not(target_os = "linux"))]
+fn ways_to_listen(_port: u16) -> String {
+    String::new()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_privileged_port_is_named_with_the_ways_to_it() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 443));
+        let denied = io::ErrorKind::PermissionDenied.into();
+        let text = HUB_HTTPS.refused(address, &denied).to_string();
+        for way in [
+            "sudo sysctl net.ipv4.ip_unprivileged_port_start=443",
+            "sudo setcap cap_net_bind_service=+ep ",
+            "or choose one from 1024 up with --hub-https-port",
+        ] {
+            assert!(text.contains(way), "{text}");
+        }
+    }
 
     #[test]
     fn a_taken_port_is_named_with_what_changes_it() {

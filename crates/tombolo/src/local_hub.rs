@@ -3,8 +3,10 @@
 //! What the hub knows is gone when it stops, who may speak to it is not: all its keys are derived from one that the data
 //! folder keeps, so the connection strings of a device and of the service stay good from one start to the next.
 
-use std::io::Write as _;
-use std::net::SocketAddr;
+mod greeting;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
@@ -15,6 +17,7 @@ use iothub::{DeviceId, HubName};
 use rustls_pki_types::{DnsName, ServerName};
 use secrecy::SecretString;
 
+use self::greeting::{ConnectionStrings, Greeting};
 use crate::cli::{EmulatorArgs, HubPorts};
 use crate::curl::Curl;
 use crate::data_folder::DataFolder;
@@ -161,60 +164,33 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
     let name = dns_name(&args.hub_name)?;
     let ca = DevelopmentCa::open(&folder, Some(&name), SystemTime::now())?;
     let hub = LocalHub::start(&folder, &ca, &args.hub_name, &args.device, &args.ports).await?;
-    let strings = write_connection_strings(&hub, &folder, &args.device)?;
-    print(&hub, &folder, &strings)?;
+    let strings = ConnectionStrings::write(&hub, &folder, &args.device)?;
+    let greeting = Greeting {
+        name: hub.emulator.hub_name(),
+        mqtt: hub.mqtt_address(),
+        https: hub.emulator.https_address(),
+        is_name_known: is_known(&args.hub_name, hub.mqtt_address().ip()).await,
+        ca: folder.file(CERTIFICATE_PEM),
+        strings: &strings,
+        shows_keys: io::stdout().is_terminal(),
+        curl: &hub.curl(&folder)?,
+        service_url: &hub.service_url(),
+    };
+    write!(io::stdout().lock(), "{greeting}")?;
     let mut signals = StopSignals::catch()?;
     signals.asked().await;
     signals.stop(hub.stop()).await
 }
 
-/// Writes the connection strings as Azure's samples take them, and gives the names of the files.
-fn write_connection_strings(
-    hub: &LocalHub,
-    folder: &DataFolder,
-    devices: &[DeviceId],
-) -> Result<[&'static str; 2]> {
-    let of_service = hub
-        .emulator
-        .service_connection_string("iothubowner")
-        .context("the hub has no policy iothubowner")?;
-    folder.write_private(SERVICE_STRING, format!("{of_service}\n").as_bytes())?;
-    let mut of_devices = String::new();
-    for device in devices {
-        of_devices += &hub.emulator.device_connection_string(device)?;
-        of_devices.push('\n');
-    }
-    folder.write_private(DEVICE_STRINGS, of_devices.as_bytes())?;
-    Ok([SERVICE_STRING, DEVICE_STRINGS])
-}
-
-fn print(hub: &LocalHub, folder: &DataFolder, strings: &[&str; 2]) -> Result<()> {
-    let [service, devices] = strings.map(|name| folder.file(name).display().to_string());
-    let (curl, url) = (hub.curl(folder)?, hub.service_url());
-    let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "\
-The local IoT Hub {name} runs. What it knows is gone when it stops; its keys stay.
-
-  devices             MQTT over TLS on {mqtt}, for the name {name}
-  service API         {url}
-  trust               {ca}
-  connection strings  {service} (service)
-                      {devices} (devices)
-
-List the devices
-{curl} {url}/devices
-
-Follow the telemetry
-{curl} --no-buffer '{url}/emulator/telemetry?follow=true'
-
-Ctrl-C stops.",
-        name = hub.emulator.hub_name(),
-        mqtt = hub.mqtt_address(),
-        ca = folder.file(CERTIFICATE_PEM).display(),
-    )?;
-    Ok(out.flush()?)
+/// Whether programs on this machine find the hub under its name. That is so for every name below `.localhost` where
+/// something follows RFC 6761, section 6.3, as systemd's resolver does; the C library alone does not.
+async fn is_known(name: &HubName, address: IpAddr) -> bool {
+    let looked_up = tokio::net::lookup_host((name.as_str(), 0));
+    let Ok(Ok(found)) = tokio::time::timeout(LOOK_UP, looked_up).await else {
+        return false;
+    };
+    let mut found = found.map(|found| found.ip()).peekable();
+    found.peek().is_some() && found.all(|found| found == address || found.is_loopback())
 }
 
 fn dns_name(name: &HubName) -> Result<DnsName<'static>> {
@@ -222,6 +198,6 @@ fn dns_name(name: &HubName) -> Result<DnsName<'static>> {
         .with_context(|| format!("no certificate can be made for the name {name}"))
 }
 
-const SERVICE_STRING: &str = "hub-service.connection-string";
-const DEVICE_STRINGS: &str = "hub-devices.connection-strings";
+/// Time for the look-up of the hub's name: a resolver that asks the network first must not hold the greeting up.
+const LOOK_UP: Duration = Duration::from_millis(250);
 const TIME: Duration = Duration::from_millis(500);

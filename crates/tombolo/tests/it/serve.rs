@@ -32,7 +32,12 @@ async fn a_gateway_serves_a_device_of_a_hub_in_another_process() {
     // For the certificate of a gateway.
     Running::dev(&dev_data, &[]).interrupt().assert_orderly();
     let hub = emulator(&hub_data);
-    fs::write(path("key"), key_of_first_device(&hub_data)).unwrap();
+    let key = key_of_first_device(&hub_data);
+    assert!(
+        !hub.printed.iter().any(|line| line.contains(&key)),
+        "what is no terminal gets no key"
+    );
+    fs::write(path("key"), key).unwrap();
     let config = format!(
         "[front]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"127.0.0.1:0\"\n\
          certificate_file = {certificate:?}\nkey_file = {certificate:?}\n\
@@ -41,7 +46,7 @@ async fn a_gateway_serves_a_device_of_a_hub_in_another_process() {
          [[upstream.devices]]\nid = \"sensor-1\"\nkey.file = {key:?}\n",
         certificate = dev_data.join("gateway.pem"),
         admin = path("admin.token"),
-        address = hub.address("TLS on "),
+        address = hub.address("MQTT over TLS "),
         ca = hub_data.join("ca.pem"),
         key = path("key"),
     );
