@@ -7,6 +7,7 @@
 mod access;
 mod answer;
 mod authentication;
+mod bulk;
 mod device_api;
 mod devices;
 mod extract;
@@ -83,6 +84,7 @@ pub(crate) fn router(
         .route("/statistics/devices", get(devices::count))
         .route("/statistics/service", get(devices::count_connected));
     let registry_write = Router::new()
+        .route("/devices", post(bulk::apply))
         .route("/devices/{id}", put(devices::write).delete(devices::remove))
         .route(
             "/devices/{id}/modules/{module}",

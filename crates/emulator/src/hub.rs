@@ -62,7 +62,8 @@ pub use messages::SentMessage;
 pub use methods::{CallId, MethodCall};
 pub use random::Random;
 pub use registry::{
-    DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus, ModuleInfo, ModuleSpec, Statistics,
+    BulkAction, BulkIdentity, BulkItem, BulkTwin, DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus,
+    ModuleInfo, ModuleSpec, Statistics,
 };
 pub use session::SessionInfo;
 pub use telemetry::{AuthScope, TelemetryPage, TelemetryRecord};

@@ -69,6 +69,11 @@ impl HttpError {
             message: message.into(),
         })
     }
+
+    /// What stands in the body for people.
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
 }
 
 impl From<Error> for HttpError {

@@ -124,10 +124,19 @@ pub(super) struct Body {
 
 #[derive(Clone, Copy, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum Status {
+pub(super) enum Status {
     #[default]
     Enabled,
     Disabled,
+}
+
+impl From<Status> for DeviceStatus {
+    fn from(status: Status) -> Self {
+        match status {
+            Status::Enabled => Self::Enabled,
+            Status::Disabled => Self::Disabled,
+        }
+    }
 }
 
 impl Body {
@@ -139,10 +148,7 @@ impl Body {
         }
         let keys = authentication::keys(self.authentication)?;
         Ok(DeviceSpec {
-            status: match self.status {
-                Status::Enabled => DeviceStatus::Enabled,
-                Status::Disabled => DeviceStatus::Disabled,
-            },
+            status: self.status.into(),
             status_reason: self.status_reason,
             keys,
         })

@@ -27,7 +27,7 @@ pub(super) async fn merge(
     JsonBody(body): JsonBody<Body>,
 ) -> Result<Json<Value>, HttpError> {
     let change = TwinChange::Merge {
-        desired: body.properties.and_then(|p| p.desired).map(properties),
+        desired: body.properties.and_then(Properties::into_desired),
         tags: body.tags,
     };
     update(&http, &id, &headers, change)
@@ -39,7 +39,7 @@ pub(super) async fn replace(
     headers: HeaderMap,
     JsonBody(body): JsonBody<Body>,
 ) -> Result<Json<Value>, HttpError> {
-    let desired = body.properties.and_then(|p| p.desired).map(properties);
+    let desired = body.properties.and_then(Properties::into_desired);
     let change = TwinChange::Replace {
         tags: body.tags.unwrap_or_default(),
         desired: desired.unwrap_or_default(),
@@ -68,13 +68,17 @@ pub(super) struct Body {
     properties: Option<Properties>,
 }
 
+/// The properties of a twin, of which the desired ones are the service's to write.
 #[derive(Deserialize)]
-struct Properties {
+pub(super) struct Properties {
     desired: Option<Map<String, Value>>,
 }
 
-/// A document that was read and is written back has the hub's own members in it.
-fn properties(mut desired: Map<String, Value>) -> Map<String, Value> {
-    desired.retain(|key, _| !matches!(key.as_str(), "$metadata" | "$version"));
-    desired
+impl Properties {
+    /// A document that was read and is written back has the hub's own members in it.
+    pub(super) fn into_desired(self) -> Option<Map<String, Value>> {
+        let mut desired = self.desired?;
+        desired.retain(|key, _| !matches!(key.as_str(), "$metadata" | "$version"));
+        Some(desired)
+    }
 }

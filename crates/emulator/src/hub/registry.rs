@@ -1,5 +1,6 @@
 //! The identity registry ("Understand the identity registry in your IoT hub"; semantics measured on a live hub).
 
+mod bulk;
 mod modules;
 mod record;
 
@@ -7,7 +8,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use iothub::{DeviceId, ErrorCode, Identity, ModuleId, Timestamp, sas::Key};
 
-pub use self::modules::{ModuleInfo, ModuleSpec};
+pub use self::{
+    bulk::{BulkAction, BulkIdentity, BulkItem, BulkTwin},
+    modules::{ModuleInfo, ModuleSpec},
+};
 pub(super) use self::{modules::Module, record::Record};
 use super::{CloseReason, ConnectionId, Error, Hub, IfMatch, Now, Random, queue::Queue};
 

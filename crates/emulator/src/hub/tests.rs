@@ -1,6 +1,7 @@
 //! The hub's rules, one test each. A [`Rig`] is a hub with a clock of its own; what a device sends is written by the
 //! library's client packets or by hand, what it gets is read back packet by packet.
 
+mod bulk;
 mod bytes;
 mod connect;
 mod device_api;

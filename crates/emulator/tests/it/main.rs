@@ -1,6 +1,7 @@
 //! The emulator as its users see it: real sockets, real TLS, a device on one side and the cloud on the other.
 #![expect(clippy::unwrap_used, reason = "a test's way to fail")]
 
+mod bulk;
 mod device_api;
 mod doors;
 mod rig;
