@@ -12,6 +12,7 @@ mod head;
 mod hub_life;
 mod json;
 mod packets;
+mod query;
 mod session_life;
 mod steps;
 mod text;
@@ -20,6 +21,7 @@ pub use self::{
     head::request_head,
     hub_life::hub_life,
     json::{batches, device_json, hub_json},
+    query::query,
     session_life::session_life,
     text::{headers, names, property_bag, sas_token, topics, username},
 };
@@ -41,4 +43,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hub_json", hub_json),
     ("session_life", session_life),
     ("hub_life", hub_life),
+    ("query", query),
 ];

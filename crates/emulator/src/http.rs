@@ -16,6 +16,7 @@ mod messages;
 mod methods;
 mod modules;
 mod path;
+mod query;
 mod telemetry;
 mod twins;
 mod websocket;
@@ -92,6 +93,7 @@ pub(crate) fn router(
         );
     let twin = || get(twins::read).patch(twins::merge).put(twins::replace);
     let service_connect = Router::new()
+        .route("/devices/{id}", post(query::run))
         .route("/devices/{id}/commands", delete(messages::purge))
         .route("/twins/{id}", twin())
         .route("/twins/{id}/modules/{module}", twin())

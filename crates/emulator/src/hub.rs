@@ -29,6 +29,7 @@ mod feedback;
 mod messages;
 mod methods;
 mod packet;
+mod query;
 mod queue;
 mod random;
 mod registry;
@@ -60,6 +61,7 @@ pub use faults::{
 pub use feedback::{FeedbackRecord, FeedbackStatus};
 pub use messages::SentMessage;
 pub use methods::{CallId, MethodCall};
+pub use query::{ItemType, PAGE as QUERY_PAGE, QueryError, QueryPage};
 pub use random::Random;
 pub use registry::{
     BulkAction, BulkIdentity, BulkItem, BulkTwin, DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus,

@@ -4,7 +4,7 @@ mod bulk;
 mod modules;
 mod record;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use iothub::{DeviceId, ErrorCode, Identity, ModuleId, Timestamp, sas::Key};
 
@@ -138,6 +138,14 @@ impl Registry {
             None => Ok(&mut device.record),
             Some(module) => Ok(&mut device.module_mut(id.device_id(), module)?.record),
         }
+    }
+
+    /// The devices from an id on, ordered by id.
+    pub(super) fn range(
+        &self,
+        start: Bound<&DeviceId>,
+    ) -> impl Iterator<Item = (&DeviceId, &Device)> {
+        self.0.range::<DeviceId, _>((start, Bound::Unbounded))
     }
 
     /// All devices, ordered by id.

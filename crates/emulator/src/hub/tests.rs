@@ -9,6 +9,7 @@ mod faults;
 mod messages;
 mod methods;
 mod modules;
+mod query;
 mod registry;
 mod telemetry;
 mod twin;

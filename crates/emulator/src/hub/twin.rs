@@ -1,5 +1,6 @@
 //! The twin as the hub keeps it, and the service's operations on it ("Understand and use device twins in IoT Hub").
 
+mod document;
 mod metadata;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -8,10 +9,10 @@ use iothub::{
     topic::{Filter, ToDevice},
     twin::{DesiredPatch, RuleBroken, Section, Twin, TwinVersion, check_patch, check_size, merge},
 };
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use self::metadata::{Metadata, Stamp};
-use super::{DeviceStatus, Error, Hub, IfMatch, Now, packet};
+use super::{DeviceStatus, Error, Hub, IfMatch, Now, packet, query::Row as _};
 
 /// What the service writes into a twin.
 #[derive(Clone, Debug)]
@@ -152,41 +153,18 @@ impl Hub {
     ///
     /// There is no such device or module.
     pub fn twin(&self, id: &Identity) -> Result<Value, Error> {
-        let device = self.registry.device(id.device_id())?;
-        let record = self.registry.record(id).map_err(without_module)?;
-        let twin = &record.twin;
-        let time = |at: Option<Timestamp>| at.map_or_else(|| NEVER.to_owned(), |at| at.to_string());
-        let section = |section: &Section, metadata: &Metadata| {
-            let mut object = section.properties.clone();
-            object.insert("$metadata".to_owned(), metadata.to_json());
-            object.insert("$version".to_owned(), section.version.0.into());
-            object
+        let device_id = id.device_id();
+        let device = self.registry.device(device_id)?;
+        let module = match id.module_id() {
+            None => None,
+            Some(module_id) => {
+                let module = device
+                    .module(device_id, module_id)
+                    .map_err(without_module)?;
+                Some((module_id, module))
+            }
         };
-        let mut document = json!({
-            "deviceId": id.device_id(),
-            "etag": twin.etag(),
-            "deviceEtag": record.etag,
-            "status": device.status.as_str(),
-            "statusReason": device.status_reason,
-            "statusUpdateTime": time(device.status_updated_at),
-            "connectionState": if record.connection.is_some() { "Connected" } else { "Disconnected" },
-            "lastActivityTime": time(self.last_activity(record)),
-            "cloudToDeviceMessageCount": if id.module_id().is_none() { device.queue.len() } else { 0 },
-            "authenticationType": "sas",
-            "x509Thumbprint": { "primaryThumbprint": null, "secondaryThumbprint": null },
-            "modelId": twin.model_id,
-            "version": twin.version,
-            "tags": twin.tags,
-            "properties": {
-                "desired": section(&twin.desired, &twin.desired_metadata),
-                "reported": section(&twin.reported, &twin.reported_metadata),
-            },
-        });
-        match id.module_id() {
-            Some(module) => document["moduleId"] = json!(module),
-            None => document["capabilities"] = json!({ "iotEdge": false }),
-        }
-        Ok(document)
+        Ok(self.document(device_id, device, module).whole())
     }
 
     /// Changes tags and desired properties, and tells the device or module if it listens. Returns the whole document.

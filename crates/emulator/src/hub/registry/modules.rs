@@ -49,7 +49,7 @@ impl Device {
     /// # Errors
     ///
     /// The device, whose id is `own`, has no such module.
-    pub(super) fn module(&self, own: &DeviceId, id: &ModuleId) -> Result<&Module, Error> {
+    pub(in crate::hub) fn module(&self, own: &DeviceId, id: &ModuleId) -> Result<&Module, Error> {
         self.modules
             .get(id)
             .ok_or_else(|| Error::module_not_found(own, id))
