@@ -12,6 +12,7 @@ mod device_api;
 mod devices;
 mod extract;
 mod faults;
+mod jobs;
 mod messages;
 mod methods;
 mod modules;
@@ -19,6 +20,7 @@ mod path;
 mod query;
 mod telemetry;
 mod twins;
+mod unsupported;
 mod websocket;
 
 use std::sync::Arc;
@@ -27,7 +29,7 @@ use axum::{
     Router,
     http::StatusCode,
     middleware,
-    routing::{delete, get, post, put},
+    routing::{any, delete, get, post, put},
 };
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -94,6 +96,10 @@ pub(crate) fn router(
     let twin = || get(twins::read).patch(twins::merge).put(twins::replace);
     let service_connect = Router::new()
         .route("/devices/{id}", post(query::run))
+        .route("/jobs/v2/query", get(jobs::list))
+        .route("/jobs/v2/{id}", get(jobs::read).put(jobs::schedule))
+        .route("/jobs/v2/{id}/cancel", post(jobs::cancel))
+        .merge(unsupported())
         .route("/devices/{id}/commands", delete(messages::purge))
         .route("/twins/{id}", twin())
         .route("/twins/{id}/modules/{module}", twin())
@@ -162,6 +168,27 @@ pub(crate) fn router(
         ))
         .layer(middleware::map_response(answer::add_request_id))
         .layer(middleware::from_fn(answer::close_after_refusal))
+}
+
+/// What a hub has and this one has not: refused with its name, so that nobody searches for a wrong path.
+fn unsupported() -> Router<Http> {
+    let (jobs, configurations, twins) = (
+        "Import and export jobs",
+        "Configurations and deployments",
+        "Digital twins",
+    );
+    [
+        ("/jobs", jobs),
+        ("/jobs/{id}", jobs),
+        ("/configurations", configurations),
+        ("/configurations/{*rest}", configurations),
+        ("/devices/{id}/applyconfigurationcontent", configurations),
+        ("/digitaltwins/{*rest}", twins),
+    ]
+    .into_iter()
+    .fold(Router::new(), |routes, (path, what)| {
+        routes.route(path, any(move || async move { unsupported::refuse(what) }))
+    })
 }
 
 /// Serves one connection, HTTP/1.1 or HTTP/2, until its end or shutdown; then what it was upgraded to, if it was.

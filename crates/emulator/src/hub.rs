@@ -26,6 +26,7 @@ mod device_api;
 mod error;
 mod faults;
 mod feedback;
+mod jobs;
 mod messages;
 mod methods;
 mod packet;
@@ -59,7 +60,9 @@ pub use faults::{
     RequestFault,
 };
 pub use feedback::{FeedbackRecord, FeedbackStatus};
+pub use jobs::{InvalidJobId, JobId, JobSpec, JobStatus, JobWork};
 pub use messages::SentMessage;
+pub(crate) use methods::payload_json;
 pub use methods::{CallId, MethodCall};
 pub use query::{ItemType, PAGE as QUERY_PAGE, QueryError, QueryPage};
 pub use random::Random;
@@ -75,6 +78,7 @@ pub use twin::TwinChange;
 use connection::Connection;
 use faults::Faults;
 use feedback::FeedbackLog;
+use jobs::Jobs;
 use methods::Call;
 use registry::Registry;
 use telemetry::TelemetryLog;
@@ -99,6 +103,7 @@ pub struct Hub {
     next_connection: u64,
     calls: BTreeMap<CallId, Call>,
     next_call: u64,
+    jobs: Jobs,
     telemetry: TelemetryLog,
     feedback: FeedbackLog,
     faults: Faults,
@@ -208,6 +213,7 @@ impl Hub {
             calls: BTreeMap::new(),
             next_call: 0,
             clock_jump_millis: 0,
+            jobs: Jobs::default(),
             timers: Timers::default(),
             outputs: Outputs::default(),
         }
@@ -250,6 +256,7 @@ impl Hub {
                 Timer::Messages(device) => self.on_messages_timer(device, now),
                 Timer::Call(call) => self.on_call_timer(call, now),
                 Timer::Fault(fault) => self.on_fault_timer(fault, now),
+                Timer::Job(job) => self.on_job_timer(&job, now),
             }
         }
     }

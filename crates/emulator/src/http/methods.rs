@@ -13,39 +13,21 @@ use super::{
     answer::HttpError,
     extract::{JsonBody, Whom},
 };
-use crate::hub::MethodCall;
+use crate::hub::{MethodCall, payload_json};
 
 pub(super) async fn invoke(
     State(http): State<Http>,
     Whom(id): Whom,
     JsonBody(body): JsonBody<Body>,
 ) -> Result<Json<Value>, HttpError> {
-    let name = body
-        .method_name
-        .parse()
-        .map_err(|error| HttpError::invalid(format!("methodName: {error}.")))?;
-    let call = MethodCall {
-        name,
-        // Nothing and null are the same: the device gets no byte.
-        payload: match body.payload {
-            None | Some(Value::Null) => Bytes::new(),
-            Some(payload) => payload.to_string().into(),
-        },
-        response_timeout: Duration::from_secs(body.response_timeout_in_seconds),
-        connect_timeout: Duration::from_secs(body.connect_timeout_in_seconds),
-    };
-    let response = http.shell.invoke_method(&id, call).await?;
-    // An answer that is no JSON: what the hub does is not documented; here the caller sees its text.
-    let payload = match &*response.payload {
-        [] => Value::Null,
-        bytes => serde_json::from_slice(bytes)
-            .unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into()),
-    };
+    let response = http.shell.invoke_method(&id, body.into_call()?).await?;
+    let payload = payload_json(&response);
     Ok(Json(
         json!({ "status": response.status, "payload": payload }),
     ))
 }
 
+/// A direct method, as it is invoked and as a job has it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Body {
@@ -55,6 +37,25 @@ pub(super) struct Body {
     response_timeout_in_seconds: u64,
     #[serde(default)]
     connect_timeout_in_seconds: u64,
+}
+
+impl Body {
+    pub(super) fn into_call(self) -> Result<MethodCall, HttpError> {
+        let name = self
+            .method_name
+            .parse()
+            .map_err(|error| HttpError::invalid(format!("methodName: {error}.")))?;
+        Ok(MethodCall {
+            name,
+            // Nothing and null are the same: the device gets no byte.
+            payload: match self.payload {
+                None | Some(Value::Null) => Bytes::new(),
+                Some(payload) => payload.to_string().into(),
+            },
+            response_timeout: Duration::from_secs(self.response_timeout_in_seconds),
+            connect_timeout: Duration::from_secs(self.connect_timeout_in_seconds),
+        })
+    }
 }
 
 const fn response_timeout() -> u64 {

@@ -53,7 +53,7 @@ fn spelling(path: &str) -> String {
 }
 
 /// The words that an id follows.
-const BEFORE_ID: [&str; 4] = ["devices", "twins", "modules", "devicebound"];
+const BEFORE_ID: [&str; 5] = ["devices", "twins", "modules", "devicebound", "v2"];
 
 #[cfg(test)]
 mod tests {

@@ -19,6 +19,7 @@ use iothub::{
     ErrorCode, Identity, MethodName, MethodResponse, limits,
     topic::{RequestId, ToDevice},
 };
+use serde_json::Value;
 
 use super::{ConnectionId, Error, Hub, Now, Output, faults::AnswerFault, packet, timers::Timer};
 
@@ -178,7 +179,7 @@ impl Hub {
         match self.fault(id, |faults, identity| {
             faults.on_method_answer(identity, now)
         }) {
-            None => self.finish_call(call, result),
+            None => self.finish_call(call, result, now),
             Some(AnswerFault::Swallow) => {}
             Some(AnswerFault::Delay(delay)) => self.hold_answer(call, result, now.at + delay),
         }
@@ -201,7 +202,7 @@ impl Hub {
         };
         match &mut call.state {
             State::AwaitingDevice { deadline, .. } if *deadline <= now.at => {
-                self.finish_call(id, Err(not_online()));
+                self.finish_call(id, Err(not_online()), now);
             }
             State::Sent {
                 answer, deadline, ..
@@ -210,7 +211,7 @@ impl Hub {
                 .is_some_and(|(due, _)| due <= deadline && *due <= now.at) =>
             {
                 if let Some((_, result)) = answer.take() {
-                    self.finish_call(id, result);
+                    self.finish_call(id, result, now);
                 }
             }
             State::Sent { deadline, .. } if *deadline <= now.at => {
@@ -218,13 +219,18 @@ impl Hub {
                     ErrorCode::GatewayTimeout,
                     "Timed out waiting for the response from device.",
                 );
-                self.finish_call(id, Err(timeout));
+                self.finish_call(id, Err(timeout), now);
             }
             State::AwaitingDevice { .. } | State::Sent { .. } => {}
         }
     }
 
-    pub(super) fn finish_call(&mut self, id: CallId, result: Result<MethodResponse, Error>) {
+    pub(super) fn finish_call(
+        &mut self,
+        id: CallId,
+        result: Result<MethodResponse, Error>,
+        now: Now,
+    ) {
         let Some(call) = self.calls.remove(&id) else {
             return;
         };
@@ -238,7 +244,9 @@ impl Hub {
         {
             open.calls.call_by_number.remove(&number);
         }
-        self.outputs.push(Output::MethodDone { call: id, result });
+        if !self.on_job_call(id, &result, now) {
+            self.outputs.push(Output::MethodDone { call: id, result });
+        }
     }
 }
 
@@ -258,7 +266,19 @@ impl OpenCalls {
     }
 }
 
-fn check(call: &MethodCall) -> Result<(), Error> {
+/// What the caller sees of an answer. What the hub does with one that is no JSON is not documented; here it is shown as text.
+pub(crate) fn payload_json(response: &MethodResponse) -> Value {
+    match &*response.payload {
+        [] => Value::Null,
+        bytes => serde_json::from_slice(bytes)
+            .unwrap_or_else(|_| String::from_utf8_lossy(bytes).into_owned().into()),
+    }
+}
+
+/// # Errors
+///
+/// A payload or a time that is not allowed.
+pub(super) fn check(call: &MethodCall) -> Result<(), Error> {
     let invalid = |text: String| Err(Error::new(ErrorCode::ArgumentInvalid, text));
     let response = limits::METHOD_RESPONSE_TIMEOUT_S;
     if !response.contains(&call.response_timeout.as_secs()) {

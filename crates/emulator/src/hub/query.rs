@@ -193,8 +193,11 @@ impl Hub {
                     }
                 }
             }
-            // There are none.
-            Collection::Jobs => {}
+            Collection::Jobs => {
+                for (key, row) in self.jobs.rows(after) {
+                    see(key, &row)?;
+                }
+            }
         }
         ControlFlow::Continue(())
     }

@@ -244,7 +244,7 @@ impl Hub {
         let modules = device.modules.into_values().map(|module| module.record);
         for record in std::iter::once(device.record).chain(modules) {
             for call in record.calls {
-                self.finish_call(call, Err(Error::device_not_found(id)));
+                self.finish_call(call, Err(Error::device_not_found(id)), now);
             }
         }
         Ok(())

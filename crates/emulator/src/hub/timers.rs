@@ -7,7 +7,7 @@ use std::{cmp::Reverse, collections::BinaryHeap, time::Instant};
 
 use iothub::DeviceId;
 
-use super::{CallId, ConnectionId, FaultId, Now};
+use super::{CallId, ConnectionId, FaultId, JobId, Now};
 
 /// Who wants to be looked at.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,6 +20,8 @@ pub(super) enum Timer {
     Call(CallId),
     /// A fault begins or ends.
     Fault(FaultId),
+    /// A job starts, goes on, or has been kept long enough.
+    Job(JobId),
 }
 
 #[derive(Default)]

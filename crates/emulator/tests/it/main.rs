@@ -4,6 +4,7 @@
 mod bulk;
 mod device_api;
 mod doors;
+mod jobs;
 mod query;
 mod rig;
 mod robustness;

@@ -149,7 +149,7 @@ impl Hub {
         let removed = self.registry.device_mut(device_id)?.modules.remove(id);
         let calls = removed.map(|module| module.record.calls);
         for call in calls.into_iter().flatten() {
-            self.finish_call(call, Err(Error::module_not_found(device_id, id)));
+            self.finish_call(call, Err(Error::module_not_found(device_id, id)), now);
         }
         Ok(())
     }
