@@ -7,9 +7,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use emulator::hub::{
-    CallId, Config, ConnectionId, DeviceKeys, DeviceSpec, Hub, MethodCall, Now, Output, Policy,
-    Random, TwinChange,
+use emulator::{
+    Peer,
+    hub::{
+        Authentication, CallId, Config, ConnectionId, DeviceKeys, DeviceSpec, Hub, MethodCall, Now,
+        Output, Policy, Random, TwinChange,
+    },
 };
 use iothub::{CloudMessage, DeviceId, Identity, Timestamp, connect::Username, sas, sas::Key};
 use serde_json::Map;
@@ -78,10 +81,10 @@ impl Life {
             account: Vec::new(),
         };
         let spec = DeviceSpec {
-            keys: Some(DeviceKeys {
+            authentication: Some(Authentication::Sas(DeviceKeys {
                 primary: key(),
                 secondary: key().derive("secondary"),
-            }),
+            })),
             ..DeviceSpec::default()
         };
         life.hub
@@ -94,12 +97,12 @@ impl Life {
         self.account.push(Said::default());
         match step {
             1 => {
-                let id = self.hub.accept(self.now);
+                let id = self.hub.accept(Peer::ANONYMOUS, self.now);
                 self.open.insert(id);
                 self.speaking = Some(id);
             }
             2 => {
-                let id = self.hub.accept(self.now);
+                let id = self.hub.accept(Peer::ANONYMOUS, self.now);
                 self.open.insert(id);
                 self.speaking = Some(id);
                 // Signing is slow, and this packet is not what is tried here.

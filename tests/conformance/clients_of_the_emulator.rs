@@ -8,7 +8,7 @@ use std::{
 
 use emulator::{
     Emulator, Tls,
-    hub::{self, DeviceKeys, DeviceSpec},
+    hub::{self, Authentication, DeviceKeys, DeviceSpec},
 };
 use iothub::{AckRequest, CloudMessage, Identity, Timestamp, sas, sas::Key};
 use tempfile::TempDir;
@@ -143,10 +143,10 @@ impl Rig {
         };
         let key = folder.key("device.key").unwrap();
         let spec = DeviceSpec {
-            keys: Some(DeviceKeys {
+            authentication: Some(Authentication::Sas(DeviceKeys {
                 primary: key.clone(),
                 secondary: key.clone(),
-            }),
+            })),
             ..DeviceSpec::default()
         };
         let hub = hub::Config::new(HUB.parse().unwrap(), Vec::new());

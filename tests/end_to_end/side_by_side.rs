@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use emulator::hub::{DeviceKeys, ModuleSpec};
+use emulator::hub::{Authentication, DeviceKeys, ModuleSpec};
 use iothub::{Identity, Timestamp, sas, sas::Key};
 use reqwest::{
     Method, Response,
@@ -330,7 +330,7 @@ impl Side {
             client: rig.http.clone(),
             origin: format!("https://localhost:{port}/"),
             identity,
-            key: info.keys.primary,
+            key: info.authentication.keys().unwrap().primary.clone(),
             policy,
             lock: String::new(),
         }
@@ -498,10 +498,10 @@ fn hub_port(rig: &Rig) -> u16 {
 
 fn add_module(rig: &Rig, device: &str) {
     let spec = ModuleSpec {
-        keys: Some(DeviceKeys {
+        authentication: Some(Authentication::Sas(DeviceKeys {
             primary: module_key(),
             secondary: module_key(),
-        }),
+        })),
         ..ModuleSpec::default()
     };
     let (device, module) = (device.parse().unwrap(), MODULE.parse().unwrap());

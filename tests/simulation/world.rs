@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use emulator::Peer;
 use emulator::hub::{self, ConnectionId, DeviceSpec, Hub, Now, Output};
 use iothub::{DeviceId, HubName, Identity, Timestamp, sas, topic::Filter};
 use session::{Config, ConnectionEpoch, Credentials, Event, LossReason, Session};
@@ -131,7 +132,7 @@ impl World {
             rng,
             network,
             clock,
-            key: info.keys.primary,
+            key: info.authentication.keys().unwrap().primary.clone(),
             identity,
             links: BTreeMap::new(),
             next_link: 0,
@@ -226,7 +227,7 @@ impl World {
                 self.is_dialing = false;
                 let id = LinkId(self.next_link);
                 self.next_link += 1;
-                let at_hub = self.hub.accept(self.clock.now());
+                let at_hub = self.hub.accept(Peer::ANONYMOUS, self.clock.now());
                 self.links.insert(
                     id,
                     Link {

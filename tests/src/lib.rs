@@ -481,7 +481,7 @@ fn spec_of(id: &DeviceId) -> DeviceSpec {
     let primary = key_of(id);
     let secondary = primary.derive("secondary");
     DeviceSpec {
-        keys: Some(DeviceKeys { primary, secondary }),
+        authentication: Some(DeviceKeys { primary, secondary }.into()),
         ..DeviceSpec::default()
     }
 }

@@ -15,6 +15,8 @@ pub struct Config {
     pub hub: hub::Config,
     /// Devices that are there from the start.
     pub devices: Vec<(DeviceId, DeviceSpec)>,
+    /// Certificate authorities whose devices may connect with their certificates, from the start.
+    pub authorities: Vec<CertificateDer<'static>>,
     /// Where devices connect over MQTT. Port 0 takes a free one; a real hub has 8883.
     pub mqtt: SocketAddr,
     /// Where the REST API is. Port 0 takes a free one; a real hub has 443.
@@ -72,6 +74,7 @@ impl Config {
         Self {
             hub,
             devices: Vec::new(),
+            authorities: Vec::new(),
             mqtt: SocketAddr::from(([127, 0, 0, 1], 0)),
             https: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls,

@@ -13,6 +13,7 @@ use crate::{
     mqtt,
     shell::Shell,
     tls,
+    x509::AuthorityError,
 };
 
 /// A running emulator.
@@ -43,6 +44,9 @@ pub enum StartError {
     /// The certificate or its key cannot be used.
     #[error("the certificate or its key cannot be used")]
     Tls(#[from] rustls::Error),
+    /// A certificate from the configuration is no authority's.
+    #[error("a certificate authority for devices cannot be used")]
+    Authority(#[from] AuthorityError),
     /// A device from the configuration cannot be created.
     #[error("device {device} could not be created")]
     Device {
@@ -75,6 +79,9 @@ impl Emulator {
             getrandom::fill(bytes).expect("the system has a source of random bytes");
         });
         let mut hub = Hub::new(config.hub, random);
+        for certificate in &config.authorities {
+            hub.authorities_mut().add(certificate)?;
+        }
         for (device, spec) in config.devices {
             hub.create_device(&device, spec, Now::read())
                 .map_err(|source| StartError::Device { device, source })?;
@@ -160,17 +167,21 @@ impl Emulator {
         self.shell.with(act)
     }
 
-    /// `HostName=...;DeviceId=...;SharedAccessKey=...`, as Azure's samples take it.
+    /// `HostName=...;DeviceId=...;SharedAccessKey=...`, as Azure's samples take it; `...;x509=true` for a device with a
+    /// certificate.
     ///
     /// # Errors
     ///
     /// There is no such device.
     pub fn device_connection_string(&self, device: &DeviceId) -> Result<String, Error> {
-        let key = self.with_hub(|hub, _| hub.device(device))?.keys.primary;
+        let info = self.with_hub(|hub, _| hub.device(device))?;
+        let proof = match info.authentication.keys() {
+            Some(keys) => format!("SharedAccessKey={}", keys.primary.to_base64()),
+            None => "x509=true".to_owned(),
+        };
         Ok(format!(
-            "HostName={};DeviceId={device};SharedAccessKey={}",
-            self.hub_name,
-            key.to_base64()
+            "HostName={};DeviceId={device};{proof}",
+            self.hub_name
         ))
     }
 

@@ -8,6 +8,7 @@ mod access;
 mod answer;
 mod authentication;
 mod bulk;
+mod certificates;
 mod device_api;
 mod devices;
 mod extract;
@@ -110,6 +111,14 @@ pub(crate) fn router(
         );
     let emulator = Router::new()
         .route("/emulator/devices/{id}/messages", post(messages::send))
+        .route(
+            "/emulator/certificates",
+            get(certificates::list).post(certificates::add),
+        )
+        .route(
+            "/emulator/certificates/{thumbprint}",
+            delete(certificates::remove),
+        )
         .route("/emulator/telemetry", get(telemetry::read))
         .route("/emulator/feedback", get(messages::feedback))
         .route(

@@ -8,7 +8,7 @@
 //!                                                                             and a device's over HTTPS
 //! ```
 //!
-//! One file per concern: `registry` keeps identities, `session` what a device has subscribed, `connection` and
+//! One file per concern: `registry` keeps identities, `access` judges who they are, `session` what a device has subscribed, `connection` and
 //! `connect` speak MQTT 3.1.1, `telemetry`, `messages`, `twin` and `methods` are the four things that a hub does,
 //! `device_api` is what of that a device has over HTTPS, `faults` makes it all go wrong on purpose.
 //!
@@ -50,7 +50,9 @@ use std::{
 
 use iothub::{HubName, MethodResponse, limits};
 
-pub use access::{Policy, Right};
+use crate::x509::{Authorities, Peer};
+
+pub use access::{Policy, Proof, Right};
 pub use clock::Now;
 pub use connection::{CloseReason, Malformed};
 pub use device_api::{Caller, LockedMessage, Settlement};
@@ -67,8 +69,8 @@ pub use methods::{CallId, MethodCall};
 pub use query::{ItemType, PAGE as QUERY_PAGE, QueryError, QueryPage};
 pub use random::Random;
 pub use registry::{
-    BulkAction, BulkIdentity, BulkItem, BulkTwin, DeviceInfo, DeviceKeys, DeviceSpec, DeviceStatus,
-    ModuleInfo, ModuleSpec, Statistics,
+    Authentication, BulkAction, BulkIdentity, BulkItem, BulkTwin, DeviceInfo, DeviceKeys,
+    DeviceSpec, DeviceStatus, ModuleInfo, ModuleSpec, Statistics, Thumbprints,
 };
 pub use session::SessionInfo;
 pub use telemetry::{AuthScope, TelemetryPage, TelemetryRecord};
@@ -99,6 +101,7 @@ pub struct Hub {
     config: Config,
     random: Random,
     registry: Registry,
+    authorities: Authorities,
     connections: HashMap<ConnectionId, Connection>,
     next_connection: u64,
     calls: BTreeMap<CallId, Call>,
@@ -208,6 +211,7 @@ impl Hub {
             config,
             random,
             registry: Registry::default(),
+            authorities: Authorities::default(),
             connections: HashMap::new(),
             next_connection: 0,
             calls: BTreeMap::new(),
@@ -219,12 +223,13 @@ impl Hub {
         }
     }
 
-    /// A connection was opened towards the hub.
-    pub fn accept(&mut self, now: Now) -> ConnectionId {
+    /// A connection was opened towards the hub by `peer`.
+    pub fn accept(&mut self, peer: Peer, now: Now) -> ConnectionId {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         let deadline = now.at + self.config.connect_timeout;
-        self.connections.insert(id, Connection::new(deadline, now));
+        self.connections
+            .insert(id, Connection::new(peer, deadline, now));
         self.schedule_connection(id, now);
         id
     }
@@ -270,6 +275,17 @@ impl Hub {
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.queue.pop_front()
+    }
+
+    /// The certificate authorities whose devices may connect with their certificates.
+    #[must_use]
+    pub const fn authorities(&self) -> &Authorities {
+        &self.authorities
+    }
+
+    /// The same, to change.
+    pub const fn authorities_mut(&mut self) -> &mut Authorities {
+        &mut self.authorities
     }
 
     /// The hub's name.

@@ -3,7 +3,8 @@
 //! Two layers. [`hub::Hub`] is the hub as a state machine without socket or clock, fit for simulations; its documentation
 //! says how it is run. [`Emulator`] puts sockets around it:
 //!
-//! - **MQTT** for devices and modules, over TLS and over WebSocket: any SDK or MQTT client, with their key
+//! - **MQTT** for devices and modules, over TLS and over WebSocket: any SDK or MQTT client, with their key or
+//!   certificate
 //! - **HTTPS** for devices that speak nothing else: telemetry, and cloud-to-device messages under a lock
 //! - **HTTPS** for the cloud side: the hub's service REST API (devices, modules, twins, methods, statistics), and beside it
 //!   `/emulator/...` for what a real hub does over AMQP (sending cloud-to-device messages, reading telemetry and feedback)
@@ -26,4 +27,7 @@ mod x509;
 
 pub use config::{Config, Limits, Tls};
 pub use emulator::{Emulator, ShutdownTimeout, StartError};
-pub use x509::Peer;
+pub use x509::{
+    Authorities, Authority, AuthorityError, AuthorityInfo, CertificateError, InvalidThumbprint,
+    Peer, Thumbprint,
+};

@@ -88,8 +88,8 @@ impl Core for Served {
         self.hub.time(machine)
     }
 
-    fn accept(&mut self, _peer: Peer, now: Now) -> ConnectionId {
-        self.hub.accept(now)
+    fn accept(&mut self, peer: Peer, now: Now) -> ConnectionId {
+        self.hub.accept(peer, now)
     }
 
     fn handle_input(&mut self, id: ConnectionId, bytes: &[u8], now: Now) {

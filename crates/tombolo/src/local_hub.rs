@@ -72,7 +72,7 @@ impl LocalHub {
                 let listener = if what == "MQTT" { HUB_MQTT } else { HUB_HTTPS };
                 listener.refused(address, &source)
             }
-            other @ (StartError::Tls(_) | StartError::Device { .. }) => {
+            other @ (StartError::Tls(_) | StartError::Authority(_) | StartError::Device { .. }) => {
                 anyhow::Error::new(other).context("could not start the local IoT Hub")
             }
         })?;
@@ -142,7 +142,7 @@ impl Keys {
             secondary: self.of_device(device, "secondary"),
         };
         let spec = DeviceSpec {
-            keys: Some(keys),
+            authentication: Some(keys.into()),
             ..DeviceSpec::default()
         };
         (device.clone(), spec)

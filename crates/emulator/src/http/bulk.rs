@@ -90,7 +90,7 @@ impl Item {
                 spec: DeviceSpec {
                     status: self.status.into(),
                     status_reason: self.status_reason,
-                    keys: authentication::keys(self.authentication).map_err(plain)?,
+                    authentication: authentication::parse(self.authentication).map_err(plain)?,
                 },
                 managed_by: self.managed_by,
                 twin,

@@ -28,7 +28,11 @@ use super::{
     answer::HttpError,
     extract::{Path, Payload, Query, Whom},
 };
-use crate::hub::{Caller, Error, LockedMessage, Settlement};
+use crate::{
+    hub::{Caller, Error, LockedMessage, Proof, Settlement},
+    websocket::Connection,
+    x509::Peer,
+};
 
 /// Whoever asks, with a credential that is good for whom the path names.
 pub(super) struct Authorized(Caller);
@@ -39,10 +43,15 @@ impl FromRequestParts<Http> for Authorized {
     async fn from_request_parts(parts: &mut Parts, http: &Http) -> Result<Self, HttpError> {
         let Whom(identity) = Whom::from_request_parts(parts, http).await?;
         let header = parts.headers.get(AUTHORIZATION);
-        let token = header.and_then(|value| value.to_str().ok());
+        // Bytes that are no text become other ones: they are no token, and not no header either.
+        let token = header.map(|value| String::from_utf8_lossy(value.as_bytes()));
+        let peer = match parts.extensions.get::<Connection>() {
+            Some(connection) => connection.peer().clone(),
+            None => Peer::ANONYMOUS,
+        };
         let hosts = http.access.hosts();
         let caller = http.shell.with(|hub, now| {
-            hub.authorize_caller(identity, token.unwrap_or_default(), hosts, now)
+            hub.authorize_caller(identity, Proof::new(token.as_deref(), &peer), hosts, now)
         })?;
         Ok(Self(caller))
     }

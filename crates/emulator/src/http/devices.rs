@@ -146,11 +146,10 @@ impl Body {
                 "The deviceId in the body is not that of the path.",
             ));
         }
-        let keys = authentication::keys(self.authentication)?;
         Ok(DeviceSpec {
             status: self.status.into(),
             status_reason: self.status_reason,
-            keys,
+            authentication: authentication::parse(self.authentication)?,
         })
     }
 }
@@ -167,7 +166,7 @@ fn to_json(info: &DeviceInfo) -> Value {
         "statusUpdatedTime": time_or_never(info.status_updated_at),
         "lastActivityTime": time_or_never(info.last_activity_at),
         "cloudToDeviceMessageCount": info.cloud_messages,
-        "authentication": authentication::to_json(&info.keys),
+        "authentication": authentication::to_json(&info.authentication),
         "capabilities": { "iotEdge": false },
     })
 }

@@ -89,7 +89,7 @@ impl Body {
         }
         Ok(ModuleSpec {
             managed_by: self.managed_by,
-            keys: authentication::keys(self.authentication)?,
+            authentication: authentication::parse(self.authentication)?,
         })
     }
 }
@@ -105,6 +105,6 @@ fn to_json(info: &ModuleInfo) -> Value {
         "connectionStateUpdatedTime": time_or_never(info.connection_updated_at),
         "lastActivityTime": time_or_never(info.last_activity_at),
         "cloudToDeviceMessageCount": 0,
-        "authentication": authentication::to_json(&info.keys),
+        "authentication": authentication::to_json(&info.authentication),
     })
 }

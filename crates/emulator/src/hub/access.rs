@@ -1,11 +1,16 @@
-//! Who may do what: shared access policies and device keys ("Control access to IoT Hub with shared access signatures").
+//! Who may do what: shared access policies, and the keys and certificates of devices ("Control access to IoT Hub with shared
+//! access signatures", "Authenticate identities with X.509 certificates").
 
 use iothub::{
     ErrorCode, Identity, Timestamp,
     sas::{self, Key, Token},
 };
 
-use super::{AuthScope, DeviceKeys, DeviceStatus, Error, Hub, Now, Random};
+use super::{
+    AuthScope, Authentication, DeviceStatus, Error, Hub, Now, Random,
+    registry::{Device, Record},
+};
+use crate::x509::{CertificateError, Peer};
 
 /// A right that a policy grants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,10 +38,18 @@ pub struct Policy {
     pub secondary: Key,
 }
 
-/// Proof that a device or module may connect.
+/// What a device or module brings to show who it is.
+#[derive(Clone, Copy)]
+pub struct Proof<'a> {
+    token: Option<&'a str>,
+    peer: &'a Peer,
+}
+
+/// That a device or module may connect, and by what.
 pub(super) struct DeviceAccess {
     pub(super) scope: AuthScope,
-    pub(super) expires_at: Timestamp,
+    /// None if a certificate opens.
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 /// Why a device or module may not connect: for the hub's log. It is never told.
@@ -48,6 +61,10 @@ pub(super) enum Denied {
     Disabled,
     #[error("there is no shared access signature")]
     NoToken,
+    #[error("there is neither a shared access signature nor a way for this identity to do without")]
+    NoProof,
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     #[error("the token has expired")]
     Expired,
     #[error("the token names another resource")]
@@ -56,6 +73,19 @@ pub(super) enum Denied {
     Policy,
     #[error("the signature is wrong")]
     Signature,
+}
+
+impl<'a> Proof<'a> {
+    /// A password or header, and who is at the other end of the connection. Without a token, or with an empty one, the
+    /// certificate counts; with one it does not (the MQTT page: the password is for tokens; EdgeHub's
+    /// DeviceIdentityProvider).
+    #[must_use]
+    pub fn new(token: Option<&'a str>, peer: &'a Peer) -> Self {
+        Self {
+            token: token.filter(|token| !token.is_empty()),
+            peer,
+        }
+    }
 }
 
 impl Policy {
@@ -86,9 +116,12 @@ impl Policy {
     }
 }
 
-impl DeviceKeys {
-    fn have_signed(&self, token: &Token) -> bool {
-        token.is_signed_by(&self.primary) | token.is_signed_by(&self.secondary)
+impl Authentication {
+    /// An identity with certificates has no keys that could sign.
+    fn has_signed(&self, token: &Token) -> bool {
+        self.keys().is_some_and(|keys| {
+            token.is_signed_by(&keys.primary) | token.is_signed_by(&keys.secondary)
+        })
     }
 }
 
@@ -126,12 +159,11 @@ impl Hub {
         }
     }
 
-    /// Judges a device's or module's token: the password of a CONNECT, the header of a request. It names the hub, or one of
-    /// `hosts`.
+    /// Judges what a device or module brings. A token names the hub, or one of `hosts`.
     pub(super) fn authorize_device(
         &self,
         identity: &Identity,
-        token: &str,
+        proof: Proof<'_>,
         hosts: &[String],
         now: Now,
     ) -> Result<DeviceAccess, Denied> {
@@ -144,6 +176,21 @@ impl Hub {
         if device.status == DeviceStatus::Disabled {
             return Err(Denied::Disabled);
         }
+        match proof.token {
+            Some(token) => self.judge_token(identity, device, record, token, hosts, now),
+            None => self.judge_certificate(identity, record, proof.peer, now),
+        }
+    }
+
+    fn judge_token(
+        &self,
+        identity: &Identity,
+        device: &Device,
+        record: &Record,
+        token: &str,
+        hosts: &[String],
+        now: Now,
+    ) -> Result<DeviceAccess, Denied> {
         let token = Token::parse(token).map_err(|_| Denied::NoToken)?;
         if self.has_expired(token.expires_at(), now)
             || Some(token.expires_at()) <= record.tokens_expired_until
@@ -156,10 +203,13 @@ impl Hub {
         }
         let (is_signed, scope) = match token.policy() {
             // A device's key has the right to connect the device and its modules.
-            None if identity.module_id().is_some() && record.keys.have_signed(&token) => {
+            None if identity.module_id().is_some() && record.authentication.has_signed(&token) => {
                 (true, AuthScope::Module)
             }
-            None => (device.record.keys.have_signed(&token), AuthScope::Device),
+            None => (
+                device.record.authentication.has_signed(&token),
+                AuthScope::Device,
+            ),
             Some(name) => {
                 let policy = self
                     .policy(name)
@@ -173,7 +223,33 @@ impl Hub {
         }
         Ok(DeviceAccess {
             scope,
-            expires_at: token.expires_at(),
+            expires_at: Some(token.expires_at()),
+        })
+    }
+
+    fn judge_certificate(
+        &self,
+        identity: &Identity,
+        record: &Record,
+        peer: &Peer,
+        now: Now,
+    ) -> Result<DeviceAccess, Denied> {
+        match &record.authentication {
+            Authentication::Sas(_) => return Err(Denied::NoProof),
+            Authentication::SelfSigned(thumbprints) => {
+                peer.check_thumbprint(thumbprints.iter(), now.utc)?;
+            }
+            // The common name is "deviceId", or "deviceId/moduleId" ("Authenticate devices using X.509 CA certificates").
+            Authentication::CertificateAuthority => {
+                peer.check_chain(&identity.client_id(), self.authorities.iter(), now.utc)?;
+            }
+        }
+        Ok(DeviceAccess {
+            scope: match identity.module_id() {
+                None => AuthScope::DeviceCertificate,
+                Some(_) => AuthScope::ModuleCertificate,
+            },
+            expires_at: None,
         })
     }
 

@@ -7,14 +7,15 @@ use mqtt_protocol_core::mqtt::{packet::Qos, result_code::ConnectReturnCode};
 
 use super::{
     CloseReason, ConnectionId, Hub, Now,
-    access::DeviceAccess,
-    connection::{Held, Open},
+    access::{DeviceAccess, Proof},
+    connection::{Connection, Held, Open},
     faults::ConnectFault,
     methods::OpenCalls,
     packet::{self, Connect, Publish},
     session::Session,
     telemetry::{self, Stamps},
 };
+use crate::x509::Peer;
 
 /// A CONNECT that may be accepted.
 struct Admission {
@@ -29,7 +30,8 @@ impl Hub {
         connect: Connect,
         now: Now,
     ) -> Result<(), CloseReason> {
-        let admission = match self.admit(&connect, now) {
+        let peer = self.connections.get(&id).map(Connection::peer);
+        let admission = match self.admit(&connect, &peer.unwrap_or_default(), now) {
             Ok(admission) => admission,
             // Unknown, disabled, expired, wrong: one and the same answer (azure-iot-sdk-c issues 373 and 928). For a
             // disabled device 3 has been suspected as well (issue 2300).
@@ -82,7 +84,7 @@ impl Hub {
 
     /// Client id, username and password ("Communicate with an IoT hub using the MQTT protocol", section on
     /// authentication). The text of a refusal is for the hub's log.
-    fn admit(&self, connect: &Connect, now: Now) -> Result<Admission, String> {
+    fn admit(&self, connect: &Connect, peer: &Peer, now: Now) -> Result<Admission, String> {
         let username = connect.username.as_deref().ok_or("no username")?;
         let username = Username::parse(username).map_err(|error| error.to_string())?;
         let identity = &username.identity;
@@ -93,9 +95,9 @@ impl Hub {
         if *identity.hub() != self.config.name {
             return Err("the username names another hub".to_owned());
         }
-        let password = connect.password.as_deref().ok_or("no password")?;
+        let proof = Proof::new(connect.password.as_deref(), peer);
         let access = self
-            .authorize_device(identity, password, &[], now)
+            .authorize_device(identity, proof, &[], now)
             .map_err(|denied| denied.to_string())?;
         Ok(Admission { username, access })
     }
@@ -148,7 +150,7 @@ impl Hub {
         if let Some(model_id) = &model_id {
             record.twin.announce_model(model_id);
         }
-        record.newest_token = record.newest_token.max(Some(access.expires_at));
+        record.newest_token = record.newest_token.max(access.expires_at);
         let hold = self.faults.on_connected(&identity, now);
         Ok(Open {
             stamps: Stamps {

@@ -21,6 +21,7 @@ use super::{
     telemetry::Stamps,
     timers::Timer,
 };
+use crate::x509::Peer;
 
 pub use super::packet::Malformed;
 
@@ -114,7 +115,7 @@ pub(super) struct Connection {
 }
 
 enum Phase {
-    AwaitingConnect { deadline: Instant },
+    AwaitingConnect { peer: Peer, deadline: Instant },
     Open(Box<Open>),
 }
 
@@ -137,7 +138,8 @@ pub(super) struct Open {
     pub(super) has_api_version: bool,
     /// Silence that ends the connection.
     pub(super) silence: Duration,
-    pub(super) token_expires_at: Timestamp,
+    /// None if it was a certificate that opened it: whether the hub ends such a connection is not documented.
+    pub(super) token_expires_at: Option<Timestamp>,
     pub(super) will: Option<Telemetry>,
     pub(super) calls: OpenCalls,
     pub(super) last_activity_at: Timestamp,
@@ -152,13 +154,13 @@ pub(super) struct Open {
 }
 
 impl Connection {
-    pub(super) fn new(deadline: Instant, now: Now) -> Self {
+    pub(super) fn new(peer: Peer, deadline: Instant, now: Now) -> Self {
         Self {
             decoder: Decoder::new(),
             last_packet_at: now.at,
             wake_at: None,
             frozen: None,
-            phase: Phase::AwaitingConnect { deadline },
+            phase: Phase::AwaitingConnect { peer, deadline },
         }
     }
 
@@ -181,6 +183,14 @@ impl Connection {
         self.frozen.is_none() && held < limits::TELEMETRY_WINDOW
     }
 
+    /// Who opened it, before CONNECT says whom it speaks for.
+    pub(super) fn peer(&self) -> Peer {
+        match &self.phase {
+            Phase::AwaitingConnect { peer, .. } => peer.clone(),
+            Phase::Open(_) => Peer::ANONYMOUS,
+        }
+    }
+
     pub(super) fn as_open_mut(&mut self) -> Option<&mut Open> {
         match &mut self.phase {
             Phase::AwaitingConnect { .. } => None,
@@ -193,15 +203,16 @@ impl Connection {
             return frozen.until;
         }
         match &self.phase {
-            Phase::AwaitingConnect { deadline } => *deadline,
+            Phase::AwaitingConnect { deadline, .. } => *deadline,
             Phase::Open(open) => {
                 let silent = self.last_packet_at + open.silence;
-                let expired = now.instant_of(open.token_expires_at.saturating_add(grace));
+                let expires_at = open.token_expires_at;
+                let expired = expires_at.map(|at| now.instant_of(at.saturating_add(grace)));
                 let held = [&open.held_pubacks, &open.held_answers].map(Held::next_due);
                 held.into_iter()
-                    .chain([open.messages_held_until, open.throttled_until])
+                    .chain([expired, open.messages_held_until, open.throttled_until])
                     .flatten()
-                    .fold(silent.min(expired), Instant::min)
+                    .fold(silent, Instant::min)
             }
         }
     }
@@ -419,7 +430,7 @@ impl Hub {
         }
         let last_packet_at = connection.last_packet_at;
         let reason = match &mut connection.phase {
-            Phase::AwaitingConnect { deadline } => {
+            Phase::AwaitingConnect { deadline, .. } => {
                 (*deadline <= now.at).then_some(CloseReason::ConnectTimeout)
             }
             Phase::Open(open) => {
@@ -439,7 +450,7 @@ impl Hub {
                     Some(CloseReason::Throttled)
                 } else if last_packet_at + silence <= now.at {
                     Some(CloseReason::KeepAliveTimeout)
-                } else if self.has_expired(expires_at, now) {
+                } else if expires_at.is_some_and(|at| self.has_expired(at, now)) {
                     // "Understand and resolve Azure IoT Hub errors", 401003: the hub disconnects when the token expires.
                     Some(CloseReason::TokenExpired)
                 } else {

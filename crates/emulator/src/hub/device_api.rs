@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use iothub::{CloudMessage, DeviceId, ErrorCode, Identity, Telemetry, Timestamp, limits};
 
-use super::{AuthScope, Error, FeedbackStatus, Hub, Now, telemetry::Stamps, timers::Timer};
+use super::{AuthScope, Error, FeedbackStatus, Hub, Now, Proof, telemetry::Stamps, timers::Timer};
 
 /// Proof that a request speaks for a device or module: what [`Hub::authorize_caller`] gives.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ pub enum Settlement {
 }
 
 impl Hub {
-    /// Judges the `Authorization` header of a request of the device API.
+    /// Judges what a request of the device API brings: its `Authorization` header, or the certificate of its connection.
     ///
     /// An SDK that was given another host name signs that name; `hosts` are the names that this hub is reached by.
     ///
@@ -54,14 +54,14 @@ impl Hub {
     pub fn authorize_caller(
         &mut self,
         identity: Identity,
-        header: &str,
+        proof: Proof<'_>,
         hosts: &[String],
         now: Now,
     ) -> Result<Caller, Error> {
-        match self.authorize_device(&identity, header, hosts, now) {
+        match self.authorize_device(&identity, proof, hosts, now) {
             Ok(access) => {
                 let record = self.registry.record_mut(&identity)?;
-                record.newest_token = record.newest_token.max(Some(access.expires_at));
+                record.newest_token = record.newest_token.max(access.expires_at);
                 Ok(Caller {
                     identity,
                     scope: access.scope,

@@ -31,7 +31,7 @@ pub(super) enum Received {
 pub(super) struct Connect {
     pub(super) client_id: String,
     pub(super) username: Option<String>,
-    /// None if it is absent or no text.
+    /// Bytes that are no text become other ones: they are no token, and not no password either.
     pub(super) password: Option<String>,
     pub(super) is_clean: bool,
     pub(super) keep_alive_s: u16,
@@ -149,7 +149,7 @@ fn parse_connect(raw: &RawPacket) -> Result<Received, Malformed> {
         username: packet.user_name().map(str::to_owned),
         password: packet
             .password()
-            .and_then(|bytes| String::from_utf8(bytes.to_vec()).ok()),
+            .map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
         is_clean: packet.clean_session(),
         keep_alive_s: packet.keep_alive(),
         will,

@@ -1,14 +1,16 @@
 //! The identity registry ("Understand the identity registry in your IoT hub"; semantics measured on a live hub).
 
+mod authentication;
 mod bulk;
 mod modules;
 mod record;
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
-use iothub::{DeviceId, ErrorCode, Identity, ModuleId, Timestamp, sas::Key};
+use iothub::{DeviceId, ErrorCode, Identity, ModuleId, Timestamp};
 
 pub use self::{
+    authentication::{Authentication, DeviceKeys, Thumbprints},
     bulk::{BulkAction, BulkIdentity, BulkItem, BulkTwin},
     modules::{ModuleInfo, ModuleSpec},
 };
@@ -25,15 +27,6 @@ pub enum DeviceStatus {
     Disabled,
 }
 
-/// The two symmetric keys of a device or module; either signs.
-#[derive(Clone, Debug)]
-pub struct DeviceKeys {
-    /// One.
-    pub primary: Key,
-    /// The other.
-    pub secondary: Key,
-}
-
 /// What an identity is created with or replaced by.
 #[derive(Clone, Default, Debug)]
 pub struct DeviceSpec {
@@ -41,8 +34,8 @@ pub struct DeviceSpec {
     pub status: DeviceStatus,
     /// The operator's note.
     pub status_reason: Option<String>,
-    /// The keys; without them the hub makes a fresh pair, on an update too.
-    pub keys: Option<DeviceKeys>,
+    /// How it shows who it is; without it the hub makes a fresh pair of keys, on an update too.
+    pub authentication: Option<Authentication>,
 }
 
 /// An identity as the registry shows it.
@@ -68,8 +61,8 @@ pub struct DeviceInfo {
     pub last_activity_at: Option<Timestamp>,
     /// Cloud-to-device messages that wait or are in flight.
     pub cloud_messages: usize,
-    /// The keys: secrets.
-    pub keys: DeviceKeys,
+    /// How it shows who it is: with secrets.
+    pub authentication: Authentication,
 }
 
 /// Numbers over all devices.
@@ -212,7 +205,7 @@ impl Hub {
         }
         device.status = spec.status;
         device.status_reason = spec.status_reason;
-        device.record.replace(spec.keys, &mut self.random);
+        device.record.replace(spec.authentication, &mut self.random);
         if device.status == DeviceStatus::Disabled {
             // azure-iot-sdk-c issue 2300: a disabled device loses its connection. Its modules cannot connect either.
             for connection in device.connections() {
@@ -293,7 +286,7 @@ impl Hub {
             status_updated_at: device.status_updated_at,
             last_activity_at: self.last_activity(record),
             cloud_messages: device.queue.len(),
-            keys: record.keys.clone(),
+            authentication: record.authentication.clone(),
         }
     }
 
@@ -309,7 +302,7 @@ impl Hub {
 impl Device {
     fn new(spec: DeviceSpec, random: &mut Random, now: Now) -> Self {
         Self {
-            record: Record::new(spec.keys, random, now),
+            record: Record::new(spec.authentication, random, now),
             status: spec.status,
             status_reason: spec.status_reason,
             status_updated_at: None,

@@ -30,7 +30,7 @@ pub struct TelemetryRecord {
     pub message: Telemetry,
 }
 
-/// Whose key opened the connection.
+/// Whose key or certificate opened the connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AuthScope {
     /// The device's.
@@ -39,6 +39,10 @@ pub enum AuthScope {
     Module,
     /// A policy's.
     Hub,
+    /// The device's certificate.
+    DeviceCertificate,
+    /// The module's certificate.
+    ModuleCertificate,
 }
 
 /// What a reader gets.
@@ -76,6 +80,13 @@ impl AuthScope {
             Self::Device => r#"{"scope":"device","type":"sas","issuer":"iothub"}"#,
             Self::Module => r#"{"scope":"module","type":"sas","issuer":"iothub"}"#,
             Self::Hub => r#"{"scope":"hub","type":"sas","issuer":"iothub"}"#,
+            // Seen on messages of a real hub; whether the two kinds of certificate differ is not documented.
+            Self::DeviceCertificate => {
+                r#"{"scope":"device","type":"x509Certificate","issuer":"external"}"#
+            }
+            Self::ModuleCertificate => {
+                r#"{"scope":"module","type":"x509Certificate","issuer":"external"}"#
+            }
         }
     }
 }

@@ -14,6 +14,7 @@ mod query;
 mod registry;
 mod telemetry;
 mod twin;
+mod x509;
 
 use std::time::{Duration, Instant};
 
@@ -93,7 +94,7 @@ impl Rig {
             secondary: Key::from_bytes(vec![9; 32]).unwrap(),
         };
         let spec = DeviceSpec {
-            keys: Some(keys),
+            authentication: Some(keys.into()),
             ..DeviceSpec::default()
         };
         self.hub
@@ -117,7 +118,7 @@ impl Rig {
     }
 
     fn accept(&mut self) -> ConnectionId {
-        self.hub.accept(self.now)
+        self.hub.accept(Peer::ANONYMOUS, self.now)
     }
 
     /// Connects `dev1` and returns the connection with all that came at once.
@@ -296,6 +297,10 @@ fn read(bytes: &[u8]) -> Vec<Got> {
         });
     }
     got
+}
+
+fn primary(authentication: &Authentication) -> &Key {
+    &authentication.keys().unwrap().primary
 }
 
 fn key() -> Key {

@@ -12,3 +12,4 @@ mod roundtrip;
 mod service;
 mod telemetry;
 mod websocket;
+mod x509;

@@ -1,6 +1,6 @@
 //! An emulator on free ports, a device that speaks MQTT over TLS, and a cloud that speaks HTTPS.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use iothub::{Identity, Timestamp, connect::Username, sas, sas::Key};
 use mqtt_protocol_core::mqtt::{
@@ -8,9 +8,13 @@ use mqtt_protocol_core::mqtt::{
     connection::{PacketBuildResult, PacketBuilder, PacketData},
     packet::{Qos, SubEntry, SubOpts, v3_1_1},
 };
-use rcgen::{CertifiedKey, generate_simple_self_signed};
+use rcgen::generate_simple_self_signed;
 use reqwest::{Client, ClientBuilder, Method, RequestBuilder};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls::{
+    ClientConfig, RootCertStore, SupportedProtocolVersion,
+    crypto::aws_lc_rs,
+    sign::{CertifiedKey, SingleCertAndKey},
+};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -37,6 +41,12 @@ pub(crate) struct Rig {
 pub(crate) struct Cloud {
     pub(crate) client: Client,
     pub(crate) address: SocketAddr,
+}
+
+/// What a device shows in the handshake.
+pub(crate) struct Shown {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
 }
 
 /// A device's connection.
@@ -88,7 +98,7 @@ impl Rig {
     /// What [`Rig::with`] starts with.
     pub(crate) fn config(change: impl FnOnce(&mut Config)) -> Config {
         let names = ["localhost".to_owned(), HUB.to_owned()];
-        let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
+        let rcgen::CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
         let tls = Tls {
             certificates: vec![cert.der().clone()],
             key: PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap(),
@@ -101,7 +111,7 @@ impl Rig {
             secondary: device_key(),
         };
         let spec = DeviceSpec {
-            keys: Some(keys),
+            authentication: Some(keys.into()),
             ..DeviceSpec::default()
         };
         config.devices.push(("dev1".parse().unwrap(), spec));
@@ -114,28 +124,42 @@ impl Rig {
     }
 
     pub(crate) async fn tls_to(&self, address: SocketAddr) -> TlsStream<TcpStream> {
+        let versions = rustls::DEFAULT_VERSIONS;
+        self.tls_showing(None, versions, address).await.unwrap()
+    }
+
+    /// With a client certificate and its key, if there is one.
+    pub(crate) async fn tls_showing(
+        &self,
+        shown: Option<&Shown>,
+        versions: &[&'static SupportedProtocolVersion],
+        address: SocketAddr,
+    ) -> io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+            .with_root_certificates(roots);
+        let config = match shown {
+            None => config.with_no_client_auth(),
+            // Unlike `with_client_auth_cert` it does not look whether the two fit.
+            Some(Shown { chain, key }) => {
+                let key = aws_lc_rs::sign::any_supported_type(key).unwrap();
+                let shown = SingleCertAndKey::from(CertifiedKey::new(chain.clone(), key));
+                config.with_client_cert_resolver(Arc::new(shown))
+            }
+        };
         let socket = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from(HUB).unwrap();
         TlsConnector::from(Arc::new(config))
             .connect(name, socket)
             .await
-            .unwrap()
     }
 
     /// Connects `dev1`; returns whether the session was there.
     pub(crate) async fn connect(&self) -> (Device, bool) {
-        let mut device = Device {
-            stream: self.tls().await,
-            builder: PacketBuilder::new(),
-            unread: Vec::new(),
-        };
+        let mut device = Device::over(self.tls().await);
         device.send(&hello()).await;
         match device.next().await {
             Some(Got::Connack {
@@ -143,6 +167,15 @@ impl Rig {
                 session_present,
             }) => (device, session_present),
             other => panic!("not accepted: {other:?}"),
+        }
+    }
+
+    /// The HTTPS side as a device that shows a certificate sees it.
+    pub(crate) fn as_device(&self, identity: reqwest::Identity) -> Cloud {
+        let builder = Client::builder().identity(identity);
+        Cloud {
+            client: client(&self.certificate, self.cloud.address, builder),
+            address: self.cloud.address,
         }
     }
 
@@ -188,6 +221,14 @@ impl Cloud {
 }
 
 impl Device {
+    pub(crate) fn over(stream: TlsStream<TcpStream>) -> Self {
+        Self {
+            stream,
+            builder: PacketBuilder::new(),
+            unread: Vec::new(),
+        }
+    }
+
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).await.unwrap();
         self.stream.flush().await.unwrap();

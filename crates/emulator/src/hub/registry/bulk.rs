@@ -40,7 +40,7 @@ pub enum BulkAction {
 /// The identity that an item writes.
 #[derive(Clone, Default, Debug)]
 pub struct BulkIdentity {
-    /// For a device; for a module its keys alone.
+    /// For a device; for a module its authentication alone.
     pub spec: DeviceSpec,
     /// For a module: who looks after it.
     pub managed_by: Option<String>,
@@ -121,7 +121,7 @@ impl Hub {
             Some(module) => {
                 let spec = ModuleSpec {
                     managed_by: new.managed_by,
-                    keys: new.spec.keys,
+                    authentication: new.spec.authentication,
                 };
                 self.create_module(device, module, spec, now).map(drop)?;
             }
@@ -148,7 +148,7 @@ impl Hub {
             Some(module) => {
                 let spec = ModuleSpec {
                     managed_by: new.managed_by,
-                    keys: new.spec.keys,
+                    authentication: new.spec.authentication,
                 };
                 self.update_module(device, module, spec, if_match)
                     .map(drop)?;

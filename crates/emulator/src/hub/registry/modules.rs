@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use iothub::{DeviceId, ErrorCode, ModuleId, Timestamp, limits};
 
-use super::{Device, DeviceKeys, Record};
+use super::{Authentication, Device, Record};
 use crate::hub::{CloseReason, Error, Hub, IfMatch, Now};
 
 /// What a module is created with or replaced by.
@@ -12,8 +12,8 @@ use crate::hub::{CloseReason, Error, Hub, IfMatch, Now};
 pub struct ModuleSpec {
     /// Who looks after it: `iotEdge` on an Edge device.
     pub managed_by: Option<String>,
-    /// The keys; without them the hub makes a fresh pair, on an update too.
-    pub keys: Option<DeviceKeys>,
+    /// How it shows who it is; without it the hub makes a fresh pair of keys, on an update too.
+    pub authentication: Option<Authentication>,
 }
 
 /// A module as the registry shows it.
@@ -35,8 +35,8 @@ pub struct ModuleInfo {
     pub connection_updated_at: Option<Timestamp>,
     /// Last connect, disconnect or telemetry.
     pub last_activity_at: Option<Timestamp>,
-    /// The keys: secrets.
-    pub keys: DeviceKeys,
+    /// How it shows who it is: with secrets.
+    pub authentication: Authentication,
 }
 
 /// All that the hub keeps for one module.
@@ -102,7 +102,7 @@ impl Hub {
             ));
         }
         let module = Module {
-            record: Record::new(spec.keys, &mut self.random, now),
+            record: Record::new(spec.authentication, &mut self.random, now),
             managed_by: spec.managed_by,
         };
         device.modules.insert(id.clone(), module);
@@ -125,7 +125,7 @@ impl Hub {
         let module = device.module_mut(device_id, id)?;
         if_match.check(&module.record.etag)?;
         module.managed_by = spec.managed_by;
-        module.record.replace(spec.keys, &mut self.random);
+        module.record.replace(spec.authentication, &mut self.random);
         self.module(device_id, id)
     }
 
@@ -187,7 +187,7 @@ impl Hub {
             is_connected: record.connection.is_some(),
             connection_updated_at: record.connection_updated_at,
             last_activity_at: self.last_activity(record),
-            keys: record.keys.clone(),
+            authentication: record.authentication.clone(),
         }
     }
 }

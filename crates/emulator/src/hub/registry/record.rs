@@ -4,14 +4,14 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use iothub::Timestamp;
 
-use super::DeviceKeys;
+use super::Authentication;
 use crate::hub::{CallId, ConnectionId, Now, Random, session::Session, twin::TwinRecord};
 
 /// An identity with its twin and its session.
 pub(in crate::hub) struct Record {
     pub(in crate::hub) generation_id: Arc<str>,
     pub(in crate::hub) etag: String,
-    pub(in crate::hub) keys: DeviceKeys,
+    pub(in crate::hub) authentication: Authentication,
     pub(in crate::hub) connection_updated_at: Option<Timestamp>,
     pub(in crate::hub) last_activity_at: Option<Timestamp>,
     pub(in crate::hub) twin: TwinRecord,
@@ -29,7 +29,11 @@ pub(in crate::hub) struct Record {
 }
 
 impl Record {
-    pub(super) fn new(keys: Option<DeviceKeys>, random: &mut Random, now: Now) -> Self {
+    pub(super) fn new(
+        authentication: Option<Authentication>,
+        random: &mut Random,
+        now: Now,
+    ) -> Self {
         Self {
             // Eighteen digits ("Understand the identity registry"), here the time and a random number.
             generation_id: format!(
@@ -39,7 +43,7 @@ impl Record {
             )
             .into(),
             etag: random.etag(),
-            keys: keys.unwrap_or_else(|| DeviceKeys::mint(random)),
+            authentication: authentication.unwrap_or_else(|| Authentication::mint(random)),
             connection_updated_at: None,
             last_activity_at: None,
             twin: TwinRecord::new(now),
@@ -53,17 +57,8 @@ impl Record {
     }
 
     /// Replaces the identity and keeps the rest. Keys that are left out are made afresh (live hub).
-    pub(super) fn replace(&mut self, keys: Option<DeviceKeys>, random: &mut Random) {
-        self.keys = keys.unwrap_or_else(|| DeviceKeys::mint(random));
+    pub(super) fn replace(&mut self, authentication: Option<Authentication>, random: &mut Random) {
+        self.authentication = authentication.unwrap_or_else(|| Authentication::mint(random));
         self.etag = random.etag();
-    }
-}
-
-impl DeviceKeys {
-    fn mint(random: &mut Random) -> Self {
-        Self {
-            primary: random.key(),
-            secondary: random.key(),
-        }
     }
 }

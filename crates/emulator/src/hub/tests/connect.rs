@@ -110,10 +110,10 @@ fn a_wrong_name_is_refused_with_5() {
 fn a_disabled_device_is_refused_and_loses_its_connection() {
     let mut rig = Rig::new();
     let (id, _) = rig.connect();
-    let keys = rig.hub.device(&dev1()).unwrap().keys;
+    let info = rig.hub.device(&dev1()).unwrap();
     let spec = DeviceSpec {
         status: DeviceStatus::Disabled,
-        keys: Some(keys),
+        authentication: Some(info.authentication),
         ..DeviceSpec::default()
     };
     rig.hub

@@ -26,7 +26,8 @@ fn caller(rig: &mut Rig) -> Caller {
 
 fn authorize(rig: &mut Rig, id: &str, token: &str) -> Result<Caller, Error> {
     let hosts = ["localhost".to_owned()];
-    rig.hub.authorize_caller(whom(id), token, &hosts, rig.now)
+    let proof = Proof::new(Some(token), &Peer::ANONYMOUS);
+    rig.hub.authorize_caller(whom(id), proof, &hosts, rig.now)
 }
 
 fn resource() -> String {
@@ -258,7 +259,7 @@ fn one_and_the_same_refusal() {
     assert!(authorize(&mut rig, "dev1", &sign("localhost/devices/dev1", None)).is_ok());
     let spec = DeviceSpec {
         status: DeviceStatus::Disabled,
-        keys: Some(rig.hub.device(&dev1()).unwrap().keys),
+        authentication: Some(rig.hub.device(&dev1()).unwrap().authentication),
         ..DeviceSpec::default()
     };
     rig.hub

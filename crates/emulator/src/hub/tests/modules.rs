@@ -10,7 +10,7 @@ fn rig() -> Rig {
         secondary: Key::from_bytes(vec![6; 32]).unwrap(),
     };
     let spec = ModuleSpec {
-        keys: Some(keys),
+        authentication: Some(keys.into()),
         ..ModuleSpec::default()
     };
     rig.hub
@@ -217,8 +217,8 @@ fn a_modules_etag_guards_it() {
     };
     let after = update(&mut rig, &before.etag).unwrap();
     assert_ne!(
-        after.keys.primary.to_base64(),
-        before.keys.primary.to_base64()
+        primary(&after.authentication).to_base64(),
+        primary(&before.authentication).to_base64()
     );
     assert_code(
         update(&mut rig, &before.etag),
@@ -237,7 +237,7 @@ fn modules_go_with_their_device_and_stop_when_it_is_disabled() {
     let (id, _) = rig.say(&module_hello());
     let spec = DeviceSpec {
         status: DeviceStatus::Disabled,
-        keys: Some(rig.hub.device(&dev1()).unwrap().keys),
+        authentication: Some(rig.hub.device(&dev1()).unwrap().authentication),
         ..DeviceSpec::default()
     };
     rig.hub

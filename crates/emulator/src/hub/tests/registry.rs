@@ -15,10 +15,8 @@ fn create_is_create_only_and_mints_keys() {
         .hub
         .create_device(&dev2, DeviceSpec::default(), rig.now)
         .unwrap();
-    assert_ne!(
-        info.keys.primary.to_base64(),
-        info.keys.secondary.to_base64()
-    );
+    let keys = info.authentication.keys().unwrap();
+    assert_ne!(keys.primary.to_base64(), keys.secondary.to_base64());
     assert_eq!(info.generation_id.len(), 18);
     let again = rig.hub.create_device(&dev2, DeviceSpec::default(), rig.now);
     assert_code(again, ErrorCode::DeviceAlreadyExists);
@@ -35,8 +33,8 @@ fn update_is_update_only_and_mints_keys_that_are_left_out() {
     let after = update(&mut rig, &dev1(), &before.etag).unwrap();
     assert_ne!(after.etag, before.etag);
     assert_ne!(
-        after.keys.primary.to_base64(),
-        before.keys.primary.to_base64()
+        primary(&after.authentication).to_base64(),
+        primary(&before.authentication).to_base64()
     );
     assert_eq!(after.generation_id, before.generation_id);
     assert_code(

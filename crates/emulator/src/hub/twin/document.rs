@@ -57,8 +57,8 @@ impl Hub {
             0
         };
         set("cloudToDeviceMessageCount", messages.into());
-        set("authenticationType", "sas".into());
-        let thumbprints = json!({ "primaryThumbprint": null, "secondaryThumbprint": null });
+        set("authenticationType", record.authentication.kind().into());
+        let thumbprints = record.authentication.thumbprints_to_json();
         set("x509Thumbprint", thumbprints);
         set("modelId", json!(twin.model_id));
         set("version", twin.version.into());
