@@ -10,7 +10,8 @@
 //!
 //! One file per concern: `registry` keeps identities, `access` judges who they are, `session` what a device has subscribed, `connection` and
 //! `connect` speak MQTT 3.1.1, `telemetry`, `messages`, `twin` and `methods` are the four things that a hub does,
-//! `device_api` is what of that a device has over HTTPS, `faults` makes it all go wrong on purpose.
+//! `device_api` is what of that a device has over HTTPS, `tier` says how much of it, `faults` makes it all go wrong on
+//! purpose.
 //!
 //! Each rule names the text that it imitates: "the MQTT page" is Microsoft's "Communicate with an IoT hub using the MQTT
 //! protocol"; other pages, SDKs and issues are named in full. Where Microsoft says nothing, the comment says that too.
@@ -36,6 +37,7 @@ mod random;
 mod registry;
 mod session;
 mod telemetry;
+mod tier;
 mod timers;
 mod twin;
 mod twin_requests;
@@ -74,6 +76,7 @@ pub use registry::{
 };
 pub use session::SessionInfo;
 pub use telemetry::{AuthScope, TelemetryPage, TelemetryRecord};
+pub use tier::{Capacity, Operation, ThrottleInfo, Tier, TooManyUnits, UnknownTier, UsageInfo};
 pub(crate) use twin::NEVER;
 pub use twin::TwinChange;
 
@@ -84,6 +87,7 @@ use jobs::Jobs;
 use methods::Call;
 use registry::Registry;
 use telemetry::TelemetryLog;
+use tier::Usage;
 use timers::{Timer, Timers};
 
 /// An IoT Hub.
@@ -109,6 +113,7 @@ pub struct Hub {
     jobs: Jobs,
     telemetry: TelemetryLog,
     feedback: FeedbackLog,
+    usage: Usage,
     faults: Faults,
     /// How far the wall clock was set by a fault.
     clock_jump_millis: i64,
@@ -145,6 +150,8 @@ pub struct Config {
     /// Direct methods of one device that may wait for an answer; more get 403800. Microsoft names the error, not the
     /// number.
     pub methods_in_flight: usize,
+    /// Tier and units, which throttle operations and limit the messages of a day; nothing does without.
+    pub capacity: Option<Capacity>,
     /// Decides which chances a fault with a probability takes: the same seed, the same course.
     pub fault_seed: u64,
 }
@@ -165,6 +172,7 @@ impl Config {
             telemetry_bytes: 64 * 1024 * 1024,
             feedback_records: 1_000,
             methods_in_flight: 100,
+            capacity: None,
             fault_seed: 0,
         }
     }
@@ -207,6 +215,7 @@ impl Hub {
         Self {
             telemetry: TelemetryLog::new(config.telemetry_records, config.telemetry_bytes),
             feedback: FeedbackLog::new(config.feedback_records),
+            usage: Usage::new(config.capacity),
             faults: Faults::new(config.fault_seed),
             config,
             random,

@@ -6,7 +6,7 @@ use iothub::{Identity, Telemetry, connect::Username, limits, topic::ToHub};
 use mqtt_protocol_core::mqtt::{packet::Qos, result_code::ConnectReturnCode};
 
 use super::{
-    CloseReason, ConnectionId, Hub, Now,
+    CloseReason, ConnectionId, Hub, Now, Operation,
     access::{DeviceAccess, Proof},
     connection::{Connection, Held, Open},
     faults::ConnectFault,
@@ -44,6 +44,16 @@ impl Hub {
             }
             Some(ConnectFault::Unreachable) => return Err(CloseReason::Unreachable),
             None => {}
+        }
+        match self.throttle(Operation::Connects, 1, now) {
+            Ok(Duration::ZERO) => {}
+            // CONNACK, and all that comes after it, waits for its turn.
+            Ok(wait) => self.freeze(id, now.at + wait, now),
+            // How a hub refuses a connection that it throttles is not documented; the protocol gateway answers 3 to
+            // whatever is not the credential's fault.
+            Err(error) => {
+                return Err(self.refuse(id, ConnectReturnCode::ServerUnavailable, &error.message));
+            }
         }
         let will = connect
             .will

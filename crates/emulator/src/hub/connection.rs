@@ -102,6 +102,9 @@ pub enum CloseReason {
     /// 429002: telemetry waited too long for its turn.
     #[error("throttled: the backlog is full")]
     Throttled,
+    /// 403002: the messages of the day are spent.
+    #[error("the messages of the day are spent")]
+    QuotaExceeded,
 }
 
 pub(super) struct Connection {
@@ -333,20 +336,20 @@ impl Hub {
                 if publish.is_retained {
                     message.properties.push(super::telemetry::retained());
                 }
-                if self.on_telemetry(id, message, now)? {
-                    self.acknowledge(id, publish.packet_id, now);
+                if let Some(delay) = self.on_telemetry(id, message, now)? {
+                    self.acknowledge(id, publish.packet_id, delay, now);
                 }
             }
             ToHub::TwinGet { rid } => {
-                self.acknowledge(id, publish.packet_id, now);
+                self.acknowledge(id, publish.packet_id, Duration::ZERO, now);
                 self.on_twin_get(id, rid, now);
             }
             ToHub::TwinPatchReported { rid } => {
-                self.acknowledge(id, publish.packet_id, now);
+                self.acknowledge(id, publish.packet_id, Duration::ZERO, now);
                 self.on_patch_reported(id, rid, &publish.payload, now);
             }
             ToHub::MethodResponse { status, rid } => {
-                self.acknowledge(id, publish.packet_id, now);
+                self.acknowledge(id, publish.packet_id, Duration::ZERO, now);
                 self.on_method_response(id, status, &rid, publish.payload, now);
             }
         }
@@ -355,15 +358,20 @@ impl Hub {
 
     /// Acknowledges a PUBLISH that was taken. Acknowledgements keep the order of the PUBLISHes (the protocol gateway
     /// does so), also when some are held back.
-    fn acknowledge(&mut self, id: ConnectionId, packet_id: Option<u16>, now: Now) {
+    fn acknowledge(
+        &mut self,
+        id: ConnectionId,
+        packet_id: Option<u16>,
+        mut delay: Duration,
+        now: Now,
+    ) {
         let Some(packet_id) = packet_id else {
             return;
         };
         let mut packet = packet::puback(packet_id);
-        let mut delay = Duration::ZERO;
         match self.fault(id, |faults, identity| faults.on_puback(identity, now)) {
             Some(PubackFault::Swallow) => return,
-            Some(PubackFault::Delay(asked)) => delay = asked,
+            Some(PubackFault::Delay(asked)) => delay += asked,
             Some(PubackFault::Duplicate) => packet.extend_from_within(..),
             None => {}
         }

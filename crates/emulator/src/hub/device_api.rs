@@ -81,7 +81,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// A message over its limit, or the identity has been deleted meanwhile.
+    /// A message over its limit, the day's quota is spent, or the identity has been deleted meanwhile.
     pub fn take_telemetry(
         &mut self,
         caller: &Caller,
@@ -89,6 +89,7 @@ impl Hub {
         now: Now,
     ) -> Result<(), Error> {
         messages.iter().try_for_each(check)?;
+        self.charge(messages.iter().map(Telemetry::size), now)?;
         let record = self.registry.record_mut(&caller.identity)?;
         record.last_activity_at = Some(now.utc);
         let stamps = Stamps {

@@ -30,7 +30,7 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// Unknown device, full queue, too large, or an expiry that cannot be read or has passed.
+    /// Unknown device, full queue, too large, an expiry that cannot be read or has passed, or the day's quota is spent.
     pub fn send_message(
         &mut self,
         device_id: &DeviceId,
@@ -67,6 +67,8 @@ impl Hub {
             (Some(_), Some(_)) => return Err(bad_expiry("is in the past")),
             (Some(_), None) => return Err(bad_expiry("is no time in the form of RFC 3339")),
         };
+        self.charge([message.size()], now)?;
+        let device = self.registry.device_mut(device_id)?;
         let sequence = device.queue.push(message, now.utc, expires_at);
         let timer = Timer::Messages(device_id.clone());
         self.timers.set(now.instant_of(expires_at), timer);

@@ -73,8 +73,8 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// Unknown device or module, a payload or time that is not allowed, too many at once, or the device is not online and
-    /// the caller does not want to wait for it.
+    /// Unknown device or module, a payload or time that is not allowed, too many at once, the day's quota is spent, or the
+    /// device is not online and the caller does not want to wait for it.
     pub fn invoke_method(
         &mut self,
         identity: &Identity,
@@ -97,6 +97,8 @@ impl Hub {
         if !is_reachable && call.connect_timeout.is_zero() {
             return Err(not_online());
         }
+        self.charge([call.payload.len()], now)?;
+        let record = self.registry.record_mut(identity)?;
         let id = CallId(self.next_call);
         self.next_call += 1;
         record.calls.insert(id);
@@ -163,6 +165,9 @@ impl Hub {
     ) {
         let call = self.open_mut(id).and_then(|open| open.calls.get(rid));
         let Some(call) = call else { return };
+        // Answers are charged for as well ("Azure IoT Hub billing information"), but nobody would know what to do with a
+        // refusal: the method has been carried out.
+        let _ = self.charge([payload.len()], now);
         let result = if payload.len() > limits::METHOD_PAYLOAD_BYTES {
             // What the hub does is not documented; the caller is told, so that nobody searches for a lost answer.
             Err(Error::new(

@@ -15,7 +15,7 @@ pub use self::{
     modules::{ModuleInfo, ModuleSpec},
 };
 pub(super) use self::{modules::Module, record::Record};
-use super::{CloseReason, ConnectionId, Error, Hub, IfMatch, Now, Random, queue::Queue};
+use super::{Capacity, CloseReason, ConnectionId, Error, Hub, IfMatch, Now, Random, queue::Queue};
 
 /// Whether a device may connect.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -175,10 +175,11 @@ impl Hub {
                 format!("A device with ID '{id}' is already registered."),
             ));
         }
-        if self.registry.0.len() >= DEVICES {
+        let most = self.config.capacity.map_or(DEVICES, Capacity::devices);
+        if self.registry.0.len() >= most {
             return Err(Error::new(
                 ErrorCode::TooManyDevices,
-                format!("The hub has {DEVICES} devices."),
+                format!("The hub has {most} devices, as many as it may have."),
             ));
         }
         let device = Device::new(spec, &mut self.random, now);
@@ -320,4 +321,4 @@ impl Device {
 }
 
 /// Devices of a hub ("IoT Hub quotas and throttling").
-const DEVICES: usize = 1_000_000;
+pub(super) const DEVICES: usize = 1_000_000;

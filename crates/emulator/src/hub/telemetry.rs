@@ -3,11 +3,11 @@
 //! The ring stands for the hub's built-in endpoint. Records have a running number from 1; a reader keeps the number that
 //! it wants next, so any number of readers can follow without taking anything from each other.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use iothub::{DeviceId, Identity, ModuleId, Telemetry, Timestamp, limits};
 
-use super::{CloseReason, ConnectionId, Hub, Now};
+use super::{CloseReason, ConnectionId, Hub, Now, Operation, tier};
 
 /// One message with what the hub stamped on it ("Create and read IoT Hub messages").
 #[derive(Clone, Debug)]
@@ -150,33 +150,43 @@ impl Hub {
         self.telemetry.next
     }
 
-    /// Returns whether the message was taken.
+    /// Returns how late the message is to be acknowledged; none if it is not taken.
     pub(super) fn on_telemetry(
         &mut self,
         id: ConnectionId,
         message: Telemetry,
         now: Now,
-    ) -> Result<bool, CloseReason> {
+    ) -> Result<Option<Duration>, CloseReason> {
         // azure-iot-sdk-node issue 501: the hub closes the connection on a message over 256 KB.
         if message.size() > limits::TELEMETRY_BYTES {
             return Err(CloseReason::MessageTooLarge);
         }
-        let throttled = self.fault(id, |faults, identity| faults.on_telemetry(identity, now));
+        let fault = self.fault(id, |faults, identity| faults.on_telemetry(identity, now));
+        let turn = match fault {
+            Some(wait) => Err(wait),
+            None => self
+                .throttle(Operation::Telemetry, 1, now)
+                .map_err(|_| tier::LONGEST_WAIT),
+        };
+        let open = self.open_mut(id).ok_or(CloseReason::NoConnect)?;
+        if let Err(wait) = turn {
+            // azure-docs issue 107838: no PUBACK for a while, then the hub closes the connection.
+            open.throttled_until.get_or_insert(now.at + wait);
+        }
+        let (Ok(delay), None) = (turn, open.throttled_until) else {
+            return Ok(None);
+        };
+        // azure-iot-sdk-java issues 377 and 1805: connections are accepted, and cut when a message comes.
+        self.charge([message.size()], now)
+            .map_err(|_| CloseReason::QuotaExceeded)?;
         let open = self
             .connections
             .get_mut(&id)
             .and_then(|connection| connection.as_open_mut())
             .ok_or(CloseReason::NoConnect)?;
-        if let Some(wait) = throttled {
-            // azure-docs issue 107838: no PUBACK for a while, then the hub closes the connection.
-            open.throttled_until.get_or_insert(now.at + wait);
-        }
-        if open.throttled_until.is_some() {
-            return Ok(false);
-        }
         open.last_activity_at = now.utc;
         self.telemetry.push(&open.stamps, message, now);
-        Ok(true)
+        Ok(Some(delay))
     }
 }
 

@@ -13,6 +13,7 @@ mod modules;
 mod query;
 mod registry;
 mod telemetry;
+mod tier;
 mod twin;
 mod x509;
 

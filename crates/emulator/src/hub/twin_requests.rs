@@ -11,7 +11,7 @@ use iothub::{
     twin::{ParseTwinError, ReportedPatch, TwinVersion},
 };
 
-use super::{ConnectionId, Error, Hub, Now, faults::TwinFault, packet};
+use super::{ConnectionId, Error, Hub, Now, Operation, faults::TwinFault, packet};
 
 /// What a twin request is answered with.
 struct Response {
@@ -24,14 +24,14 @@ struct Response {
 impl Hub {
     /// The body of the request is not looked at: C and .NET send none, Node and Python one space.
     pub(super) fn on_twin_get(&mut self, id: ConnectionId, rid: RequestId, now: Now) {
-        let Some(delay) = self.divert(id, &rid, now) else {
-            return;
-        };
         let Ok(identity) = self.speaker(id) else {
             return;
         };
-        if let Ok(record) = self.registry.record(&identity) {
-            let body = record.twin.for_device().to_json().to_string();
+        let Ok(record) = self.registry.record(&identity) else {
+            return;
+        };
+        let body = record.twin.for_device().to_json().to_string();
+        if let Some(delay) = self.admitted(id, &rid, Operation::TwinReads, body.len(), now) {
             let response = Response::new(200, rid, body.into_bytes());
             self.answer(id, response, delay, now);
         }
@@ -44,7 +44,8 @@ impl Hub {
         body: &[u8],
         now: Now,
     ) {
-        let Some(delay) = self.divert(id, &rid, now) else {
+        let operation = Operation::TwinUpdates;
+        let Some(delay) = self.admitted(id, &rid, operation, body.len(), now) else {
             return;
         };
         let response = match self.report(id, body, now) {
@@ -83,6 +84,30 @@ impl Hub {
             .twin
             .report(patch.as_map(), now.utc)
             .map_err(|broken| invalid(broken.to_string()))
+    }
+
+    /// Lets faults, throttles and the quota deal with a request. Returns how late it is to be answered; none if that has
+    /// happened.
+    fn admitted(
+        &mut self,
+        id: ConnectionId,
+        rid: &RequestId,
+        operation: Operation,
+        bytes: usize,
+        now: Now,
+    ) -> Option<Duration> {
+        let delay = self.divert(id, rid, now)?;
+        let turn = self.throttle(operation, 1, now);
+        match turn.and_then(|wait| self.charge([bytes], now).map(|()| wait)) {
+            Ok(wait) => Some(delay + wait),
+            // 429 for a throttle (the MQTT page), 403 for the quota (iotedge issue 1560).
+            Err(error) => {
+                let (status, number) = (error.code.status(), error.code.number());
+                let response = self.error_response(status, rid.clone(), number, error.message, now);
+                self.answer(id, response, Duration::ZERO, now);
+                None
+            }
+        }
     }
 
     /// Lets faults deal with a request. Returns how late it is to be answered; none if it has been dealt with.
