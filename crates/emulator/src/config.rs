@@ -6,13 +6,15 @@ use iothub::DeviceId;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use secrecy::SecretString;
 
-use crate::hub::{self, DeviceSpec};
+use crate::hub::{self, DeviceSpec, FaultRule};
 
 /// What an emulator is started with.
 #[derive(Debug)]
 pub struct Config {
     /// The hub: its name, its policies, its rules.
     pub hub: hub::Config,
+    /// What goes wrong from the start.
+    pub faults: Vec<FaultRule>,
     /// Devices that are there from the start.
     pub devices: Vec<(DeviceId, DeviceSpec)>,
     /// Certificate authorities whose devices may connect with their certificates, from the start.
@@ -73,6 +75,7 @@ impl Config {
     pub fn new(hub: hub::Config, tls: Tls, token: SecretString) -> Self {
         Self {
             hub,
+            faults: Vec::new(),
             devices: Vec::new(),
             authorities: Vec::new(),
             mqtt: SocketAddr::from(([127, 0, 0, 1], 0)),

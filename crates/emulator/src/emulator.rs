@@ -47,6 +47,9 @@ pub enum StartError {
     /// A certificate from the configuration is no authority's.
     #[error("a certificate authority for devices cannot be used")]
     Authority(#[from] AuthorityError),
+    /// There are more faults than there may be.
+    #[error("the faults cannot be begun with")]
+    Faults(#[source] Error),
     /// A device from the configuration cannot be created.
     #[error("device {device} could not be created")]
     Device {
@@ -68,7 +71,7 @@ impl Emulator {
     ///
     /// # Errors
     ///
-    /// An address that is taken, a certificate that cannot be used, or a device twice in the configuration.
+    /// An address that is taken, a certificate that cannot be used, a device twice in the configuration, or too many faults.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let mqtt_tls = tls::acceptor(&config.tls, &[])?;
         let https_tls = tls::acceptor(&config.tls, &[b"h2", b"http/1.1"])?;
@@ -85,6 +88,9 @@ impl Emulator {
         for (device, spec) in config.devices {
             hub.create_device(&device, spec, Now::read())
                 .map_err(|source| StartError::Device { device, source })?;
+        }
+        for rule in config.faults {
+            hub.inject(rule, Now::read()).map_err(StartError::Faults)?;
         }
         let (limits, life) = (config.limits, Life::default());
         let shell = Arc::new(Shell::new(hub, limits.unwritten_bytes, life.stop.clone()));

@@ -1,6 +1,7 @@
 //! The HTTPS side: the hub's service REST API, its device API, and `/emulator/...` for what a real hub does otherwise.
 //!
 //! A request passes three doors before its handler: the host check, the right of its route, the size and time of its body.
+//! Between the first two stand the faults and throttles of `trouble`.
 //! The right to a route of the device API depends on whom the path names, so its handlers ask for it themselves.
 //! Any `api-version` is taken, and none is as well: a real hub wants one.
 
@@ -20,8 +21,10 @@ mod modules;
 mod path;
 mod query;
 mod telemetry;
+mod trouble;
 mod twins;
 mod unsupported;
+mod usage;
 mod websocket;
 
 use std::sync::Arc;
@@ -120,6 +123,7 @@ pub(crate) fn router(
             delete(certificates::remove),
         )
         .route("/emulator/telemetry", get(telemetry::read))
+        .route("/emulator/usage", get(usage::read))
         .route("/emulator/feedback", get(messages::feedback))
         .route(
             "/emulator/faults",
@@ -170,6 +174,7 @@ pub(crate) fn router(
     // A layer of the routes themselves would come after routing.
     Router::new()
         .fallback_service(routes)
+        .layer(middleware::from_fn_with_state(http.clone(), trouble::meet))
         .layer(middleware::map_request(path::into_one_spelling))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&http.access),
@@ -234,6 +239,7 @@ pub(crate) async fn serve(
     let mut http = Box::pin(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let ended = tokio::select! {
         ended = http.as_mut() => ended,
+        () = connection.until_cut() => return,
         () = stop.cancelled() => {
             http.as_mut().graceful_shutdown();
             http.as_mut().await

@@ -14,6 +14,7 @@
 
 mod config;
 mod emulator;
+mod fault_file;
 mod http;
 pub mod hub;
 mod life;
@@ -27,6 +28,7 @@ mod x509;
 
 pub use config::{Config, Limits, Tls};
 pub use emulator::{Emulator, ShutdownTimeout, StartError};
+pub use fault_file::{FaultFileError, FaultFormat, parse_faults};
 pub use x509::{
     Authorities, Authority, AuthorityError, AuthorityInfo, CertificateError, InvalidThumbprint,
     Peer, Thumbprint,

@@ -41,6 +41,7 @@ use tokio_tungstenite::{
         protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode},
     },
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{mqtt, wiring::Core, x509::Peer};
 
@@ -49,6 +50,7 @@ use crate::{mqtt, wiring::Core, x509::Peer};
 pub(crate) struct Connection {
     peer: Peer,
     upgrade: Arc<Mutex<Option<Upgrade>>>,
+    cut: CancellationToken,
 }
 
 /// What a connection becomes when HTTP is over.
@@ -75,7 +77,18 @@ impl Connection {
         Self {
             peer,
             upgrade: Arc::default(),
+            cut: CancellationToken::new(),
         }
+    }
+
+    /// Ends it without another byte, as a network does.
+    pub(crate) fn cut(&self) {
+        self.cut.cancel();
+    }
+
+    /// Waits until it is cut.
+    pub(crate) async fn until_cut(&self) {
+        self.cut.cancelled().await;
     }
 
     /// Who is there.

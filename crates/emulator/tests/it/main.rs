@@ -11,5 +11,6 @@ mod robustness;
 mod roundtrip;
 mod service;
 mod telemetry;
+mod trouble;
 mod websocket;
 mod x509;
