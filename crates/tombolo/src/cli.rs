@@ -2,10 +2,14 @@
 //!
 //! Every flag can be given as an environment variable too; a test holds them to it.
 
+#[cfg(feature = "emulator")]
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
+#[cfg(feature = "emulator")]
+use emulator::hub::Tier;
 use iothub::{DeviceId, HubName};
 #[cfg(feature = "emulator")]
 use rustls_pki_types::{DnsName, ServerName};
@@ -96,6 +100,9 @@ pub struct DevArgs {
     /// Where the local IoT Hub listens.
     #[command(flatten)]
     pub hub: HubPorts,
+    /// How the local IoT Hub behaves.
+    #[command(flatten)]
+    pub behaviour: HubBehaviour,
     /// What is logged.
     #[command(flatten)]
     pub logs: LogArgs,
@@ -108,7 +115,9 @@ pub struct DevArgs {
     after_help = "Examples:\n  \
                   tombolo emulator\n  \
                   tombolo emulator --device sensor-1 --device sensor-2\n  \
-                  tombolo emulator --hub-https-port 9443   without a right to port 443, for MQTT and curl",
+                  tombolo emulator --hub-https-port 9443   without a right to port 443, for MQTT and curl\n  \
+                  tombolo emulator --tier S1               with its throttles and quota\n  \
+                  tombolo emulator --faults bad-day.toml --seed 7",
     // Azure's SDKs know no other.
     mut_arg("hub_https_port", |port| port.default_value("443"))
 )]
@@ -131,6 +140,9 @@ pub struct EmulatorArgs {
     /// Where the local IoT Hub listens.
     #[command(flatten)]
     pub ports: HubPorts,
+    /// How the local IoT Hub behaves.
+    #[command(flatten)]
+    pub behaviour: HubBehaviour,
     /// What is logged.
     #[command(flatten)]
     pub logs: LogArgs,
@@ -156,6 +168,30 @@ pub struct HubPorts {
         default_value_t = 9443
     )]
     pub hub_https_port: u16,
+}
+
+/// How the local IoT Hub behaves.
+#[cfg(feature = "emulator")]
+#[derive(Debug, Args)]
+pub struct HubBehaviour {
+    /// Throttles and daily quota of a tier: F1, S1, S2 or S3; none if not given
+    #[arg(long, env = "TOMBOLO_TIER", value_name = "TIER")]
+    pub tier: Option<Tier>,
+    /// Units of the tier
+    #[arg(
+        long,
+        env = "TOMBOLO_UNITS",
+        value_name = "NUMBER",
+        default_value = "1",
+        requires = "tier"
+    )]
+    pub units: NonZeroU32,
+    /// File of faults to begin with (TOML, or JSON if its name ends so); the rules are those of /emulator/faults
+    #[arg(long, env = "TOMBOLO_FAULTS", value_name = "FILE")]
+    pub faults: Option<PathBuf>,
+    /// Decides the chances of faults with a probability, so that a run repeats; a random one if not given
+    #[arg(long, env = "TOMBOLO_SEED", value_name = "NUMBER")]
+    pub seed: Option<u64>,
 }
 
 /// `tombolo serve`

@@ -27,6 +27,7 @@ use crate::curl::Curl;
 use crate::data_folder::DataFolder;
 use crate::development_ca::{self, CERTIFICATE_PEM, DevelopmentCa, loopback_names};
 use crate::gateway::{self, Gateway, Listeners};
+use crate::hub_behaviour::Behaviour;
 use crate::listen;
 use crate::local_hub::LocalHub;
 use crate::logs;
@@ -57,7 +58,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let ca = DevelopmentCa::open(&folder, args.host.as_ref(), SystemTime::now())?;
 
     let devices = std::slice::from_ref(&args.device);
-    let hub = LocalHub::start(&folder, &ca, &hub_name, devices, &args.hub).await?;
+    let behaviour = Behaviour::from_flags(&args.behaviour)?;
+    let hub = LocalHub::start(&folder, &ca, &hub_name, devices, &args.hub, behaviour).await?;
     let config = gateway_config(&args, &folder, &ca, &hub, &hub_name)?;
     let admin_token = folder.secret(ADMIN_TOKEN)?;
     let store = gateway::open_store(config.store.clone()).await?;

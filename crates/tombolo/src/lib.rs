@@ -29,6 +29,8 @@ mod dev;
 pub mod development_ca;
 mod gateway;
 mod http_client;
+#[cfg(feature = "emulator")]
+mod hub_behaviour;
 pub mod listen;
 #[cfg(feature = "emulator")]
 mod local_hub;

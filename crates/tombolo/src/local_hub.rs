@@ -22,6 +22,7 @@ use crate::cli::{EmulatorArgs, HubPorts};
 use crate::curl::Curl;
 use crate::data_folder::DataFolder;
 use crate::development_ca::{CERTIFICATE_PEM, DevelopmentCa, loopback_names};
+use crate::hub_behaviour::Behaviour;
 use crate::listen::{HUB_HTTPS, HUB_MQTT};
 use crate::logs;
 use crate::stop::StopSignals;
@@ -46,6 +47,7 @@ impl LocalHub {
         name: &HubName,
         devices: &[DeviceId],
         ports: &HubPorts,
+        behaviour: Behaviour,
     ) -> Result<Self> {
         let mut names = loopback_names();
         names.push(ServerName::DnsName(dns_name(name)?));
@@ -57,12 +59,13 @@ impl LocalHub {
         let keys = Keys(folder.key("hub.key")?);
         let token = folder.secret("hub.token")?;
         let hub = hub::Config::new(name.clone(), keys.policies());
-        let config = emulator::Config {
+        let mut config = emulator::Config {
             devices: devices.iter().map(|id| keys.identity(id)).collect(),
             mqtt: SocketAddr::from(([127, 0, 0, 1], ports.hub_mqtt_port)),
             https: SocketAddr::from(([127, 0, 0, 1], ports.hub_https_port)),
             ..emulator::Config::new(hub, tls, token.clone())
         };
+        behaviour.apply(&mut config);
         let emulator = Emulator::start(config).await.map_err(|error| match error {
             StartError::Bind {
                 what,
@@ -72,7 +75,10 @@ impl LocalHub {
                 let listener = if what == "MQTT" { HUB_MQTT } else { HUB_HTTPS };
                 listener.refused(address, &source)
             }
-            other @ (StartError::Tls(_) | StartError::Authority(_) | StartError::Device { .. }) => {
+            other @ (StartError::Tls(_)
+            | StartError::Authority(_)
+            | StartError::Faults(_)
+            | StartError::Device { .. }) => {
                 anyhow::Error::new(other).context("could not start the local IoT Hub")
             }
         })?;
@@ -163,7 +169,10 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
     let folder = DataFolder::open(&args.data)?;
     let name = dns_name(&args.hub_name)?;
     let ca = DevelopmentCa::open(&folder, Some(&name), SystemTime::now())?;
-    let hub = LocalHub::start(&folder, &ca, &args.hub_name, &args.device, &args.ports).await?;
+    let behaviour = Behaviour::from_flags(&args.behaviour)?;
+    let seed = behaviour.seed();
+    let (hub_name, ports) = (&args.hub_name, &args.ports);
+    let hub = LocalHub::start(&folder, &ca, hub_name, &args.device, ports, behaviour).await?;
     let strings = ConnectionStrings::write(&hub, &folder, &args.device)?;
     let greeting = Greeting {
         name: hub.emulator.hub_name(),
@@ -175,6 +184,7 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
         shows_keys: io::stdout().is_terminal(),
         curl: &hub.curl(&folder)?,
         service_url: &hub.service_url(),
+        seed,
     };
     write!(io::stdout().lock(), "{greeting}")?;
     let mut signals = StopSignals::catch()?;

@@ -68,6 +68,8 @@ pub(super) struct Greeting<'a> {
     pub(super) shows_keys: bool,
     pub(super) curl: &'a Curl,
     pub(super) service_url: &'a str,
+    /// What repeats the chances of faults.
+    pub(super) seed: u64,
 }
 
 impl fmt::Display for Greeting<'_> {
@@ -81,9 +83,11 @@ What it knows is gone when it stops; its keys stay.
 
   MQTT over TLS                    {mqtt}
   HTTPS, and MQTT over WebSocket   {https}
+  Chances of faults                --seed {seed} repeats them
 ",
             mqtt = self.mqtt,
             https = self.https,
+            seed = self.seed,
         )?;
         self.places(f)?;
         self.strings(f)?;
@@ -220,6 +224,7 @@ mod tests {
             shows_keys: true,
             curl: &curl,
             service_url: "https://localhost:443",
+            seed: 7,
         };
         change(&mut greeting);
         greeting.to_string()
