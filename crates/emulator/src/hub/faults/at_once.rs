@@ -39,9 +39,12 @@ impl Hub {
             let Some(connection) = connection else {
                 continue;
             };
+            let by_token = self
+                .open_mut(connection)
+                .is_some_and(|open| open.token_expires_at.is_some());
             if let Fault::FreezeConnection { millis } = fault {
                 self.freeze(connection, now.at + Duration::from_millis(millis), now);
-            } else {
+            } else if by_token || reason != CloseReason::TokenExpired {
                 self.close(connection, reason, now);
             }
         }
