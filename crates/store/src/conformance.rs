@@ -13,6 +13,7 @@
 //! Rules never wait for time to pass; they move the [`ManualClock`] that their engine reads.
 
 mod clock;
+mod disk;
 mod faulty;
 pub mod inbox;
 pub mod leases;
@@ -21,9 +22,10 @@ pub mod registry;
 mod rig;
 pub mod signals;
 
-use std::time::Duration;
+use std::{any::Any, sync::Arc, time::Duration};
 
 pub use clock::ManualClock;
+pub use disk::{Cut, Disk};
 pub use faulty::Faulty;
 
 use crate::Store;
@@ -39,6 +41,8 @@ pub struct Engine {
     pub clock: ManualClock,
     /// How it was configured.
     pub bounds: Bounds,
+    /// What must live as long as the engine.
+    pub keeper: Arc<dyn Any + Send + Sync>,
 }
 
 /// The bounds of an engine under test. Small ones are quick: at least 8 of everything that is counted.

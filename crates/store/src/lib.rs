@@ -29,16 +29,18 @@
 //!    Calling again with the same id is then safe.
 //! 7. There is no list of everything, only pages within a partition.
 //!
-//! Engines: [`memory`].
+//! Engines: [`memory`], and [`embedded`], which adds a disk to it.
 
 mod address;
 mod clock;
 #[cfg(any(test, feature = "test-util"))]
 pub mod conformance;
+pub mod embedded;
 mod error;
 mod inbox;
 mod judge;
 mod leases;
+mod log;
 pub mod memory;
 mod outbox;
 mod receipt;

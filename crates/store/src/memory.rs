@@ -29,16 +29,14 @@
 //! partitions on its way. Tidying also forgets outcomes that are two minutes old, dead letters that are a day old, and cells
 //! that hold nothing and that nobody holds. So probing ids leaves nothing behind.
 
-#[expect(dead_code, reason = "what only an engine with a disk asks for")]
 mod book;
 mod cell;
 mod counted;
+mod durable;
 mod inbox;
-#[expect(dead_code, reason = "what only an engine with a disk asks for")]
 mod lanes;
 mod leases;
 mod location;
-#[expect(dead_code, reason = "what only an engine with a disk asks for")]
 mod mailbox;
 mod outbox;
 mod partitioned;
@@ -54,7 +52,7 @@ use std::{
     num::NonZeroU32,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -67,7 +65,11 @@ pub use self::registry::OpenError;
 use self::{
     cell::Cell, leases::Tenures, partitioned::Partitioned, registry::Records, signals::Wanted,
 };
-use crate::{Clock, JudgeSeat, Partition, Store, SystemClock};
+pub(crate) use self::{
+    durable::{Living, Unreadable},
+    location::Location,
+};
+use crate::{Clock, JudgeSeat, Partition, Store, SystemClock, log::Log};
 
 /// The bounds of the engine.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -148,24 +150,30 @@ pub fn open(config: Config) -> Result<Store, OpenError> {
 ///
 /// Those of [`open`].
 pub fn open_with_clock(config: Config, clock: Arc<dyn Clock>) -> Result<Store, OpenError> {
-    let engine = Engine::open(config, clock)?;
-    let memory = Arc::new(Memory(Arc::new(engine)));
-    Ok(Store {
+    Ok(store(Arc::new(Engine::open(config, clock)?)))
+}
+
+/// An engine's parts.
+pub(crate) fn store(engine: Arc<Engine>) -> Store {
+    let memory = Arc::new(Memory(engine));
+    Store {
         outbox: Arc::clone(&memory) as _,
         inbox: Arc::clone(&memory) as _,
         registry: Arc::clone(&memory) as _,
         leases: Arc::clone(&memory) as _,
         signals: memory,
         judge: JudgeSeat::default(),
-    })
+    }
 }
 
 /// The engine as the traits see it: what they give out (readers, watches, demands) holds it too.
 struct Memory(Arc<Engine>);
 
-struct Engine {
+pub(crate) struct Engine {
     config: Config,
     clock: Arc<dyn Clock>,
+    /// What must survive, if there is a disk.
+    log: OnceLock<Arc<Log>>,
     cells: Partitioned<Arc<Cell>>,
     records: Arc<Records>,
     tenures: Tenures,
@@ -189,13 +197,13 @@ struct Engine {
 
 /// One moment on both clocks.
 #[derive(Clone, Copy)]
-struct Moment {
+pub(crate) struct Moment {
     instant: Instant,
     timestamp: Timestamp,
 }
 
 impl Engine {
-    fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+    pub(crate) fn open(config: Config, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let session_lease = Duration::from_secs(config.session_lease_seconds.get().into());
         Ok(Self {
             records: Arc::new(Records::open(config.registry_file.clone())?),
@@ -210,12 +218,19 @@ impl Engine {
             tidy_at: AtomicU64::new(0),
             tidy_all_at: AtomicU64::new(0),
             tidied: AtomicUsize::new(0),
+            log: OnceLock::new(),
             clock,
             config,
         })
     }
 
-    fn now(&self) -> Moment {
+    /// From now on what must survive goes into this log.
+    pub(crate) fn begin_to_keep(&self, log: Arc<Log>) {
+        // An engine is given one log, when it is opened.
+        let _ = self.log.set(log);
+    }
+
+    pub(crate) fn now(&self) -> Moment {
         Moment {
             instant: self.clock.instant(),
             timestamp: self.clock.timestamp(),

@@ -53,6 +53,7 @@ pub(super) enum Progress {
 }
 
 /// A durable entry that has failed for good.
+#[derive(Clone)]
 pub(super) struct Dead {
     pub(super) id: EntryId,
     pub(super) submission: SubmissionId,
@@ -210,7 +211,9 @@ impl Book {
     /// Puts a dead letter in; beyond the bound the oldest is forgotten.
     pub(super) fn bury(&mut self, dead: Dead, bound: usize) {
         let pages = self.0.get_or_insert_default();
-        pages.dead.push_back(dead);
+        // Nearly always the end: what was written again comes late after a restart.
+        let at = pages.dead.partition_point(|other| other.at <= dead.at);
+        pages.dead.insert(at, dead);
         if pages.dead.len() > bound {
             pages.dead.pop_front();
         }
@@ -221,6 +224,20 @@ impl Book {
         let dead = &mut self.0.as_mut()?.dead;
         let at = dead.iter().position(|dead| dead.id == id)?;
         dead.remove(at)
+    }
+
+    /// Takes the dead letter of a submission out.
+    pub(super) fn exhume_submission(&mut self, id: SubmissionId) {
+        if let Some(pages) = &mut self.0 {
+            pages.dead.retain(|dead| dead.submission != id);
+        }
+    }
+
+    /// Where its records and dead letters are on the disk.
+    pub(super) fn stored(&self) -> impl Iterator<Item = Location> {
+        let records = self.0.iter().flat_map(|pages| pages.records.values());
+        let records = records.filter_map(|record| record.stored);
+        records.chain(self.dead().map(|dead| dead.stored))
     }
 
     /// The dead letters, the newest last.

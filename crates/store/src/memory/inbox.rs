@@ -12,6 +12,7 @@ use super::{
     Engine, Memory,
     cell::Cell,
     counted::Counted,
+    durable::written,
     mailbox::{Mailbox, Owner},
     partitioned::page_of,
     token::Token,
@@ -31,15 +32,31 @@ impl Inbox for Memory {
         id: ArrivalId,
         arrival: Arrival,
     ) -> Result<Ticket<Settlement>, AppendError> {
-        let now = self.0.now();
-        self.0.tidy_some(now);
+        let engine = &self.0;
+        let now = engine.now();
+        engine.tidy_some(now);
         let token = Token::random()?;
-        self.0.change(lease, identity, |cell, mailbox| {
-            let owner = self.0.owner_of(cell);
-            self.0.check_inbox_bytes(&arrival)?;
-            let appended = mailbox.append(owner, id, arrival, token, false, now)?;
-            Ok(appended.ticket)
-        })?
+        let is_kept = engine.log().is_ok();
+        let cell = engine.cell_or_new(identity);
+        let appended = engine.change_cell(lease, &cell, |mailbox| {
+            let owner = engine.owner_of(&cell);
+            engine.check_inbox_bytes(&arrival)?;
+            let is_tied = arrival.is_tied();
+            let appended = mailbox.append(owner, id, arrival, token, is_kept, now)?;
+            let told = match appended.fresh.filter(|_| is_kept && !is_tied) {
+                Some(sequence) => {
+                    Some(engine.append_arrived(&cell, mailbox, sequence, |_, _| {})?)
+                }
+                None => None,
+            };
+            Ok::<_, AppendError>((appended.ticket, told))
+        })?;
+        let (ticket, told) = appended?;
+        match told {
+            Some(told) => written(told).await?,
+            None => engine.arrival_written(&cell, id).await?,
+        }
+        Ok(ticket)
     }
 
     async fn set_desired(
@@ -111,9 +128,16 @@ impl Inbox for Memory {
         let cell = self.0.cell(identity).ok_or(SettleError::Unknown)?;
         let now = self.0.now();
         let owner = self.0.owner_of(&cell);
-        let settled = self.0.mailbox(&cell).settle(owner, token, settlement, now);
-        let (ticket, _) = settled?;
+        let (ticket, told) = {
+            let mut mailbox = self.0.mailbox(&cell);
+            let (ticket, change) = mailbox.settle(owner, token, settlement, now)?;
+            let told = change.map(|change| self.0.note_change(&cell, change));
+            (ticket, told)
+        };
         cell.changed.beat();
+        if let Some(told) = told {
+            Engine::change_written(told?).await?;
+        }
         Ok(ticket)
     }
 
@@ -150,23 +174,14 @@ impl Inbox for Memory {
 
     async fn dead_letter(
         &self,
-        _identity: &Identity,
-        _sequence: u64,
+        identity: &Identity,
+        sequence: u64,
     ) -> Result<Option<Arc<CloudMessage>>, StoreError> {
-        Ok(None)
+        self.0.read_dead(identity, sequence).await
     }
 
     async fn replay(&self, identity: &Identity, sequence: u64) -> Result<(), ReplayError> {
-        let cell = self.0.cell(identity).ok_or(ReplayError::Unknown)?;
-        let now = self.0.now();
-        let mut mailbox = self.0.mailbox(&cell);
-        let mut dead = mailbox.dead(now).iter();
-        let is_known = dead.any(|dead| dead.letter.sequence == sequence);
-        Err(if is_known {
-            ReplayError::NotKept
-        } else {
-            ReplayError::Unknown
-        })
+        self.0.replay_dead(identity, sequence).await
     }
 }
 
@@ -179,8 +194,17 @@ impl Engine {
         change: impl FnOnce(&Cell, &mut Mailbox) -> T,
     ) -> Result<T, StoreError> {
         let cell = self.cell_or_new(identity);
+        self.change_cell(lease, &cell, |mailbox| change(&cell, mailbox))
+    }
+
+    fn change_cell<T>(
+        &self,
+        lease: &SessionLease,
+        cell: &Cell,
+        change: impl FnOnce(&mut Mailbox) -> T,
+    ) -> Result<T, StoreError> {
         let standing = self.tenures.standing(lease, cell.partition)?;
-        let answer = change(&cell, &mut self.mailbox(&cell));
+        let answer = change(&mut self.mailbox(cell));
         drop(standing);
         cell.changed.beat();
         Ok(answer)
@@ -204,7 +228,7 @@ impl Engine {
         Ok(())
     }
 
-    fn owner_of<'a>(&'a self, cell: &'a Cell) -> Owner<'a> {
+    pub(super) fn owner_of<'a>(&'a self, cell: &'a Cell) -> Owner<'a> {
         Owner {
             identity: &cell.identity,
             config: &self.config,

@@ -114,6 +114,19 @@ pub(super) struct Slip {
     attempts: u32,
 }
 
+/// How far an entry is on its way to the disk.
+#[derive(Clone, Copy)]
+pub(super) enum Persist {
+    /// It is neither here nor remembered.
+    Unknown,
+    /// It is there, or settled.
+    Done,
+    /// It is on its way for somebody else.
+    OnItsWay,
+    /// It is on its way from now on.
+    Begun(Lane, EntryId),
+}
+
 /// What settling did.
 pub(super) enum Settled {
     /// There was no such entry, or it was not taken.
@@ -165,7 +178,7 @@ impl Lanes {
         (id, ticket, was_empty)
     }
 
-    /// Puts an entry in that was there before a restart, after all others of its lane. Its id grows in each lane.
+    /// Puts an entry in that was there before a restart, in its place.
     pub(super) fn restore(&mut self, id: EntryId, fresh: Fresh) {
         self.insert(id, fresh, Waiters::none());
     }
@@ -198,7 +211,9 @@ impl Lanes {
         }
         let lane = self.lane(entry.lane);
         let was_empty = !lane.has_waiting();
-        lane.entries.push_back(entry);
+        // Nearly always the end: what was written again comes late after a restart.
+        let at = lane.entries.partition_point(|other| other.id < id);
+        lane.entries.insert(at, entry);
         was_empty
     }
 
@@ -233,17 +248,30 @@ impl Lanes {
     }
 
     /// Begins to make an entry durable, if it is ephemeral.
-    pub(super) fn persist(&mut self, id: SubmissionId) -> Option<&Entry> {
-        let entry = self.entry_mut(id)?;
-        if let Keeping::Ephemeral { deadline } = entry.keeping {
-            entry.keeping = Keeping::Persisting { deadline };
+    pub(super) fn persist(&mut self, id: SubmissionId) -> Persist {
+        let name = Name::Submission(id);
+        let Some(entry) = self.entry_mut(id) else {
+            let is_known = self.book.get(name).is_some()
+                || self.outcomes.find(|(other, _)| *other == id).is_some();
+            return if is_known {
+                Persist::Done
+            } else {
+                Persist::Unknown
+            };
+        };
+        match entry.keeping {
+            Keeping::Storing | Keeping::Persisting { .. } => Persist::OnItsWay,
+            Keeping::Durable(_) => Persist::Done,
+            Keeping::Ephemeral { deadline } => {
+                entry.keeping = Keeping::Persisting { deadline };
+                let begun = Persist::Begun(entry.lane, entry.id);
+                let accepted_at = entry.accepted_at;
+                if self.book.get(name).is_none() {
+                    self.book.open(name, None, accepted_at);
+                }
+                begun
+            }
         }
-        let (submission, accepted_at) = (entry.submission, entry.accepted_at);
-        let name = Name::Submission(submission);
-        if self.book.get(name).is_none() {
-            self.book.open(name, None, accepted_at);
-        }
-        self.entry(id)
     }
 
     /// Lets a reader in; the one before, if it is still there, is out, and what it took is put back.
@@ -401,6 +429,19 @@ impl Lanes {
 
     pub(super) const fn book_mut(&mut self) -> &mut Book {
         &mut self.book
+    }
+
+    /// When the oldest entry that is not settled was submitted.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        let entries = self.lanes.iter().flat_map(|lane| &lane.entries);
+        entries.map(|entry| entry.accepted_at).min()
+    }
+
+    /// Bytes of the records that live on the disk, about.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        let entries = self.lanes.iter().flat_map(|lane| &lane.entries);
+        let entries = entries.filter_map(|entry| entry.keeping.location());
+        entries.chain(self.book.stored()).map(Location::bytes).sum()
     }
 
     /// What is known of a submission that has a record.
@@ -610,6 +651,10 @@ impl Entry {
 }
 
 impl Taken {
+    pub(super) const fn is_held(&self) -> bool {
+        matches!(self, Self::Held(_))
+    }
+
     /// The entry, if what it is to do is in memory.
     pub(super) fn into_held(self) -> Option<OutboxEntry> {
         match self {
@@ -637,6 +682,14 @@ impl Keeping {
         match self {
             Self::Ephemeral { .. } => false,
             Self::Storing | Self::Persisting { .. } | Self::Durable(_) => true,
+        }
+    }
+
+    /// Whether it is not known yet that it is on the disk.
+    pub(super) const fn is_on_its_way(self) -> bool {
+        match self {
+            Self::Storing | Self::Persisting { .. } => true,
+            Self::Ephemeral { .. } | Self::Durable(_) => false,
         }
     }
 

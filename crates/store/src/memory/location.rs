@@ -10,3 +10,10 @@ pub(crate) struct Location {
     /// How many bytes it has.
     pub(crate) length: u32,
 }
+
+impl Location {
+    /// Bytes that the record takes, but for what a log adds.
+    pub(crate) fn bytes(self) -> u64 {
+        self.length.into()
+    }
+}

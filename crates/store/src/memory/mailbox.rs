@@ -7,9 +7,9 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use iothub::{CloudMessage, Identity, Timestamp};
 
-pub(super) use self::offered::Keeping;
+pub(super) use self::offered::{Keeping, Message};
 use self::{
-    offered::{Message, Method, Offered},
+    offered::{Method, Offered},
     past::Past,
 };
 use super::{
@@ -42,6 +42,8 @@ pub(super) struct Mailbox {
 #[derive(Clone)]
 pub(super) struct Dead {
     pub(super) letter: DeadLetter,
+    pub(super) arrival: ArrivalId,
+    pub(super) reason: DeadReason,
     pub(super) stored: Option<Location>,
 }
 
@@ -79,7 +81,7 @@ pub(super) struct Change {
 
 /// Why a message is a dead letter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum DeadReason {
+pub(crate) enum DeadReason {
     Rejected,
     Expired,
     DeliveryCountExceeded,
@@ -263,7 +265,7 @@ impl Mailbox {
     }
 
     /// Removes what was there before a restart and is gone by a later record.
-    fn unstore(&mut self, sequence: u64) -> Option<Box<Message>> {
+    pub(super) fn unstore(&mut self, sequence: u64) -> Option<Box<Message>> {
         self.dead.retain(|dead| dead.letter.sequence != sequence);
         let at = self.offered.iter().position(|offered| match offered {
             Offered::Message(message) => message.sequence == sequence,
@@ -291,7 +293,7 @@ impl Mailbox {
             && let Some(reason) = change.died
         {
             let dead = Dead::of(owner, &message, change.delivery_count, reason, at);
-            self.bury(owner, dead);
+            self.bury(owner.config.dead_letters, dead);
         }
         self.past.settled(
             change.token,
@@ -505,12 +507,72 @@ impl Mailbox {
     }
 
     /// Puts a dead letter in; beyond the bound the oldest is forgotten.
-    pub(super) fn bury(&mut self, owner: Owner<'_>, dead: Dead) {
+    pub(super) fn bury(&mut self, bound: usize, dead: Dead) {
         self.next_sequence = self.next_sequence.max(dead.letter.sequence + 1);
-        self.dead.push_back(dead);
-        if self.dead.len() > owner.config.dead_letters {
+        // Nearly always the end: what was written again comes late after a restart.
+        let at = self
+            .dead
+            .partition_point(|other| other.letter.at <= dead.letter.at);
+        self.dead.insert(at, dead);
+        if self.dead.len() > bound {
             self.dead.pop_front();
         }
+    }
+
+    pub(super) fn is_dead(&self, sequence: u64) -> bool {
+        let mut dead = self.dead.iter();
+        dead.any(|dead| dead.letter.sequence == sequence)
+    }
+
+    /// Where the record of a dead letter is.
+    pub(super) fn dead_stored_at(&self, sequence: u64) -> Option<Location> {
+        let mut dead = self.dead.iter();
+        dead.find(|dead| dead.letter.sequence == sequence)?.stored
+    }
+
+    /// The dead letter of this sequence, if its record is there.
+    pub(super) fn dead_at(&self, sequence: u64, location: Location) -> Option<&Dead> {
+        self.dead
+            .iter()
+            .find(|dead| dead.letter.sequence == sequence && dead.stored == Some(location))
+    }
+
+    /// A record was written again elsewhere.
+    pub(super) fn moved(&mut self, sequence: u64, from: Location, to: Location) {
+        if let Some(message) = self.message_mut(sequence)
+            && message.keeping == Keeping::Durable(from)
+        {
+            message.keeping = Keeping::Durable(to);
+        } else if let Some(dead) = self.dead_mut(sequence)
+            && dead.stored == Some(from)
+        {
+            dead.stored = Some(to);
+        }
+    }
+
+    /// A message that is offered, or on its way to the disk.
+    pub(super) fn message(&self, sequence: u64) -> Option<&Message> {
+        self.messages().find(|message| message.sequence == sequence)
+    }
+
+    /// Whether an arrival is on its way to the disk.
+    pub(super) fn is_on_its_way(&self, arrival: ArrivalId) -> bool {
+        self.messages()
+            .any(|message| message.arrival == arrival && message.keeping == Keeping::Storing)
+    }
+
+    /// How many messages are offered.
+    pub(super) fn offered(&self) -> usize {
+        self.messages().count()
+    }
+
+    /// Bytes of the records that live on the disk, about.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        let messages = self
+            .messages()
+            .filter_map(|message| message.keeping.location());
+        let dead = self.dead.iter().filter_map(|dead| dead.stored);
+        messages.chain(dead).map(Location::bytes).sum()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -600,7 +662,7 @@ impl Mailbox {
         };
         if settlement == Settlement::Reject {
             self.bury(
-                owner,
+                owner.config.dead_letters,
                 Dead::of(
                     owner,
                     &message,
@@ -642,7 +704,7 @@ impl Mailbox {
             reason,
             now.timestamp,
         );
-        self.bury(owner, dead);
+        self.bury(owner.config.dead_letters, dead);
         self.past
             .arrived(message.arrival, Settlement::Reject, now.instant);
         message.tickets.resolve(Settlement::Reject);
@@ -696,6 +758,19 @@ impl Counts for Mailbox {
 }
 
 impl Dead {
+    /// What to note when it is a dead letter no more.
+    pub(super) const fn settled_for_good(&self) -> Change {
+        Change {
+            arrival: self.arrival,
+            sequence: self.letter.sequence,
+            token: Token::from_bits(0),
+            settlement: Settlement::Reject,
+            delivery_count: self.letter.delivery_count,
+            is_gone: true,
+            died: None,
+        }
+    }
+
     fn of(
         owner: Owner<'_>,
         message: &Message,
@@ -715,6 +790,8 @@ impl Dead {
         };
         Self {
             letter,
+            arrival: message.arrival,
+            reason,
             stored: message.keeping.location(),
         }
     }

@@ -14,21 +14,21 @@ use super::{
     partitioned::page_of,
 };
 use crate::{
-    EntryId, Lane, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page, Partition,
-    PersistError, ReplayError, SessionLease, StoreError, Submission, SubmissionId, SubmitError,
-    Survival, Ticket, Work,
+    EntryId, Failure, Lane, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page,
+    Partition, PersistError, ReplayError, SessionLease, StoreError, Submission, SubmissionId,
+    SubmitError, Survival, Ticket, Work,
 };
 
 #[async_trait]
 impl Outbox for Memory {
     fn is_durable(&self) -> bool {
-        false
+        self.0.log().is_ok()
     }
 
     async fn submit(&self, submission: Submission) -> Result<Ticket<Outcome>, SubmitError> {
         let engine = &self.0;
         let Survival::Ephemeral { deadline } = submission.survival else {
-            return Err(StoreError::Volatile.into());
+            return engine.submit_durable(submission).await;
         };
         let now = engine.now();
         engine.tidy_some(now);
@@ -50,8 +50,8 @@ impl Outbox for Memory {
         Ok(ticket)
     }
 
-    async fn persist(&self, _identity: &Identity, _id: SubmissionId) -> Result<(), PersistError> {
-        Err(StoreError::Volatile.into())
+    async fn persist(&self, identity: &Identity, id: SubmissionId) -> Result<(), PersistError> {
+        self.0.persist_entry(identity, id).await
     }
 
     async fn open(
@@ -88,25 +88,22 @@ impl Outbox for Memory {
 
     async fn dead_letters(
         &self,
-        _partition: Partition,
-        _after: Option<&str>,
+        partition: Partition,
+        after: Option<&str>,
     ) -> Result<Page<OutboxDeadLetter>, StoreError> {
-        Ok(Page {
-            items: Vec::new(),
-            next: None,
-        })
+        Ok(self.0.unsent(partition, after))
     }
 
     async fn dead_letter(
         &self,
-        _identity: &Identity,
-        _id: EntryId,
+        identity: &Identity,
+        id: EntryId,
     ) -> Result<Option<Work>, StoreError> {
-        Ok(None)
+        self.0.read_unsent(identity, id).await
     }
 
-    async fn replay(&self, _identity: &Identity, _id: EntryId) -> Result<(), ReplayError> {
-        Err(ReplayError::Unknown)
+    async fn replay(&self, identity: &Identity, id: EntryId) -> Result<(), ReplayError> {
+        self.0.replay_unsent(identity, id).await
     }
 }
 
@@ -140,7 +137,7 @@ impl Engine {
     }
 
     /// Checks that a device may have one more entry.
-    fn check_bounds(
+    pub(super) fn check_bounds(
         &self,
         lanes: &mut Lanes,
         fresh: &Fresh,
@@ -179,8 +176,13 @@ impl Engine {
         Counted::lock(&cell.lanes, &self.keys)
     }
 
+    /// Gives back bytes to the bound of all devices.
+    pub(super) fn free_outbox_bytes(&self, bytes: usize) {
+        self.outbox_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Takes bytes from the bound of all devices, if there are as many left.
-    fn reserve(&self, size: usize) -> bool {
+    pub(super) fn reserve(&self, size: usize) -> bool {
         let bound = self.config.outbox_bytes_in_all;
         let before = self.outbox_bytes.fetch_add(size, Ordering::Relaxed);
         let fits = before.saturating_add(size) <= bound;
@@ -224,14 +226,29 @@ impl OutboxReader for Reader {
         let now = self.engine.now();
         let (taken, freed) = self.with_lanes(|lanes| lanes.take(lane, max, now))?;
         self.engine.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
-        let entries = taken.into_iter().filter_map(Taken::into_held);
-        Ok(entries.collect())
+        if taken.iter().all(Taken::is_held) {
+            return Ok(taken.into_iter().filter_map(Taken::into_held).collect());
+        }
+        let mut entries = Vec::with_capacity(taken.len());
+        for read in self.engine.read_taken(&self.cell, lane, taken).await? {
+            match read {
+                Ok(entry) => entries.push(entry),
+                Err(damaged) => self.settle(damaged, Err(Failure::Damaged)).await?,
+            }
+        }
+        Ok(entries)
     }
 
     async fn settle(&mut self, id: EntryId, outcome: Outcome) -> Result<(), StoreError> {
         let now = self.engine.now();
         let dead_letters = self.engine.config.dead_letters;
-        let settled = self.with_lanes(|lanes| lanes.settle(id, &outcome, dead_letters, now))?;
+        let settled = self.with_lanes(|lanes| {
+            let settled = lanes.settle(id, &outcome, dead_letters, now);
+            if let Settled::Gone(entry) = &settled {
+                self.engine.note_settled(&self.cell, lanes, entry);
+            }
+            settled
+        })?;
         match settled {
             Settled::Nothing => {}
             Settled::PutBack => self.cell.submitted.beat(),

@@ -248,6 +248,9 @@ impl Registry for Memory {
         id: KeyId,
         fingerprint: Fingerprint,
     ) -> Result<KeyState, KeyError> {
+        if self.0.log().is_ok() {
+            return self.0.begin_durable_key(identity, id, fingerprint).await;
+        }
         self.0.begin_key(identity, id, fingerprint)
     }
 
@@ -257,11 +260,17 @@ impl Registry for Memory {
         id: KeyId,
         answer: Answer,
     ) -> Result<(), StoreError> {
+        if self.0.log().is_ok() {
+            return self.0.answer_durable_key(identity, id, answer).await;
+        }
         self.0.answer_key(identity, id, answer);
         Ok(())
     }
 
     async fn forget_key(&self, identity: &Identity, id: KeyId) -> Result<(), StoreError> {
+        if self.0.log().is_ok() {
+            return self.0.forget_durable_key(identity, id);
+        }
         self.0.forget_key(identity, id);
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::{LockToken, StoreError};
 
 /// A lock token as it is kept: the GUID's 128 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Token(u128);
+pub(crate) struct Token(u128);
 
 impl Token {
     /// A token that nobody can guess.
@@ -20,6 +20,16 @@ impl Token {
         bytes[6] = bytes[6] & 0x0f | 0x40;
         bytes[8] = bytes[8] & 0x3f | 0x80;
         Ok(Self(u128::from_be_bytes(bytes)))
+    }
+
+    /// The token with these bits.
+    pub(crate) const fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// Its bits.
+    pub(crate) const fn bits(self) -> u128 {
+        self.0
     }
 
     /// The token with this text, if the text is a GUID at all.

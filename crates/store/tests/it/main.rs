@@ -1,4 +1,6 @@
-//! The crate as its users see it: the memory engine under the rules of the contract, and against a model.
+//! The crate as its users see it: the engines under the rules of the contract, the memory engine against a
+//! model, and the embedded one on bad days.
 
 mod conformance;
+mod embedded;
 mod model;

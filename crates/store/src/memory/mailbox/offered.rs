@@ -8,29 +8,29 @@ use super::super::{Moment, location::Location, token::Token, waiters::Waiters};
 use crate::{ArrivalId, MessageEntry, MethodEntry, Settlement};
 
 /// Boxed, so that an empty mailbox stays small.
-pub(super) enum Offered {
+pub(in crate::memory) enum Offered {
     Message(Box<Message>),
     Method(Box<Method>),
 }
 
-pub(super) struct Message {
-    pub(super) arrival: ArrivalId,
-    pub(super) token: Token,
-    pub(super) sequence: u64,
-    pub(super) message: Arc<CloudMessage>,
-    pub(super) delivery_count: u32,
-    pub(super) arrived_at: Timestamp,
-    pub(super) expires_at: Option<Timestamp>,
-    pub(super) is_tied: bool,
-    pub(super) keeping: Keeping,
+pub(in crate::memory) struct Message {
+    pub(in crate::memory) arrival: ArrivalId,
+    pub(in crate::memory) token: Token,
+    pub(in crate::memory) sequence: u64,
+    pub(in crate::memory) message: Arc<CloudMessage>,
+    pub(in crate::memory) delivery_count: u32,
+    pub(in crate::memory) arrived_at: Timestamp,
+    pub(in crate::memory) expires_at: Option<Timestamp>,
+    pub(in crate::memory) is_tied: bool,
+    pub(in crate::memory) keeping: Keeping,
     /// The delivery lease, and until when it stands.
-    pub(super) lease: Option<(Token, Instant)>,
-    pub(super) tickets: Waiters<Settlement>,
+    pub(in crate::memory) lease: Option<(Token, Instant)>,
+    pub(in crate::memory) tickets: Waiters<Settlement>,
 }
 
 /// What a restart does to a message.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Keeping {
+pub(in crate::memory) enum Keeping {
     /// It is forgotten.
     Ephemeral,
     /// It is on its way to the disk; nobody is shown it before it is there, and it is not settled.
@@ -39,28 +39,28 @@ pub(crate) enum Keeping {
     Durable(Location),
 }
 
-pub(super) struct Method {
-    pub(super) arrival: ArrivalId,
-    pub(super) entry: MethodEntry,
-    pub(super) tickets: Waiters<Settlement>,
+pub(in crate::memory) struct Method {
+    pub(in crate::memory) arrival: ArrivalId,
+    pub(in crate::memory) entry: MethodEntry,
+    pub(in crate::memory) tickets: Waiters<Settlement>,
 }
 
 impl Offered {
-    pub(super) const fn is_tied(&self) -> bool {
+    pub(in crate::memory) const fn is_tied(&self) -> bool {
         match self {
             Self::Message(message) => message.is_tied,
             Self::Method(_) => true,
         }
     }
 
-    pub(super) const fn arrival(&self) -> ArrivalId {
+    pub(in crate::memory) const fn arrival(&self) -> ArrivalId {
         match self {
             Self::Message(message) => message.arrival,
             Self::Method(method) => method.arrival,
         }
     }
 
-    pub(super) fn has(&self, token: Token) -> bool {
+    pub(in crate::memory) fn has(&self, token: Token) -> bool {
         match self {
             Self::Message(message) => message.tokens().any(|other| other == token),
             Self::Method(_) => false,
@@ -69,7 +69,7 @@ impl Offered {
 }
 
 impl Keeping {
-    pub(crate) const fn location(self) -> Option<Location> {
+    pub(in crate::memory) const fn location(self) -> Option<Location> {
         match self {
             Self::Durable(location) => Some(location),
             Self::Ephemeral | Self::Storing => None,
@@ -79,29 +79,29 @@ impl Keeping {
 
 impl Message {
     /// The token of the entry, then that of its delivery lease.
-    pub(super) fn tokens(&self) -> impl Iterator<Item = Token> {
+    pub(in crate::memory) fn tokens(&self) -> impl Iterator<Item = Token> {
         let lease = self.lease.map(|(token, _)| token);
         std::iter::once(self.token).chain(lease)
     }
 
-    pub(super) fn is_settled_by(&self, token: Token, now: Moment) -> bool {
+    pub(in crate::memory) fn is_settled_by(&self, token: Token, now: Moment) -> bool {
         token == self.token || self.is_leased(now)
     }
 
-    pub(super) fn is_leased(&self, now: Moment) -> bool {
+    pub(in crate::memory) fn is_leased(&self, now: Moment) -> bool {
         self.lease.is_some_and(|(_, until)| now.instant < until)
     }
 
     /// Whether a device may see it.
-    pub(super) fn is_shown(&self, now: Moment) -> bool {
+    pub(in crate::memory) fn is_shown(&self, now: Moment) -> bool {
         self.keeping != Keeping::Storing && !self.is_expired(now)
     }
 
-    pub(super) fn is_expired(&self, now: Moment) -> bool {
+    pub(in crate::memory) fn is_expired(&self, now: Moment) -> bool {
         self.expires_at.is_some_and(|at| at <= now.timestamp)
     }
 
-    pub(super) fn to_entry(&self) -> MessageEntry {
+    pub(in crate::memory) fn to_entry(&self) -> MessageEntry {
         MessageEntry {
             token: self.token.to_lock_token(),
             sequence: self.sequence,

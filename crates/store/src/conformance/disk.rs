@@ -1,0 +1,336 @@
+//! A disk in memory, whose flushes can fail, that can be full, and whose power can be cut.
+//!
+//! What was appended and not flushed, and names that were not flushed, may or may not be there after a cut. The disk keeps
+//! every operation, so that one run gives an image of each moment of it.
+
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use fastrand::Rng;
+use parking_lot::Mutex;
+
+use crate::embedded::{Appender, Files};
+
+/// The disk. Clones are the same one.
+#[derive(Clone, Default)]
+pub struct Disk(Arc<Mutex<State>>);
+
+/// What a power cut does to what was not flushed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// It is lost.
+    Drop,
+    /// It is there.
+    Keep,
+    /// A part of it is there, or something else of that length.
+    Tear(u64),
+}
+
+#[derive(Default)]
+struct State {
+    names: BTreeMap<String, usize>,
+    contents: Vec<Vec<u8>>,
+    operations: Vec<Operation>,
+    flushes: u64,
+    /// Flushes from this one on fail, so many.
+    failing: Option<(u64, u64)>,
+    /// Bytes that can still be appended.
+    room: Option<u64>,
+}
+
+/// What was done; files are numbers, since a name may pass from one to another.
+#[derive(Clone)]
+enum Operation {
+    Create(String, usize),
+    Append(usize, Vec<u8>),
+    /// Flushed at once.
+    Truncate(usize, usize),
+    Flush(usize),
+    Rename(String, String),
+    Remove(String),
+    FlushNames,
+}
+
+impl Disk {
+    /// Lets flushes fail: so many, from this one on, counted from 0 at the making of the disk.
+    pub fn fail_flushes(&self, first: u64, count: u64) {
+        self.0.lock().failing = Some((first, count));
+    }
+
+    /// Leaves room for so many bytes; `None` for as many as there are.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        self.0.lock().room = bytes;
+    }
+
+    /// How many flushes there were.
+    #[must_use]
+    pub fn flushes(&self) -> u64 {
+        self.0.lock().flushes
+    }
+
+    /// How many operations there were.
+    #[must_use]
+    pub fn operations(&self) -> usize {
+        self.0.lock().operations.len()
+    }
+
+    /// The disk as it is after its power was cut when there were so many operations.
+    #[must_use]
+    pub fn image(&self, operations: usize, cut: Cut) -> Self {
+        let state = self.0.lock();
+        let mut image = Image::default();
+        for operation in &state.operations[..operations] {
+            image.apply(operation);
+        }
+        let state = image.cut(cut);
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Bytes of all files, and which one has the byte of this number, in the order of names.
+    #[must_use]
+    pub fn locate(&self, byte: usize) -> Option<(String, usize)> {
+        let state = self.0.lock();
+        let mut rest = byte;
+        for (name, file) in &state.names {
+            let length = state.contents[*file].len();
+            if rest < length {
+                return Some((name.clone(), rest));
+            }
+            rest -= length;
+        }
+        None
+    }
+
+    /// Bytes of all files.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let state = self.0.lock();
+        let lengths = state.names.values();
+        lengths.map(|file| state.contents[*file].len()).sum()
+    }
+
+    /// Changes a file's bytes behind everybody's back.
+    ///
+    /// # Panics
+    ///
+    /// There is no such file.
+    pub fn damage(&self, name: &str, damage: impl FnOnce(&mut Vec<u8>)) {
+        let mut state = self.0.lock();
+        let file = state.names[name];
+        damage(&mut state.contents[file]);
+    }
+}
+
+impl State {
+    fn file(&self, name: &str) -> io::Result<usize> {
+        let file = self.names.get(name).copied();
+        file.ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let number = self.flushes;
+        self.flushes += 1;
+        match self.failing {
+            Some((first, count)) if number >= first && number - first < count => {
+                Err(io::Error::other("the disk has failed"))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl Files for Disk {
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(self.0.lock().names.keys().cloned().collect())
+    }
+
+    fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        let state = self.0.lock();
+        Ok(state.contents[state.file(name)?].clone())
+    }
+
+    fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let state = self.0.lock();
+        let content = &state.contents[state.file(name)?];
+        let offset = usize::try_from(offset).map_err(io::Error::other)?;
+        let bytes = content.get(offset..offset.saturating_add(length));
+        bytes
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    }
+
+    fn appender(&self, name: &str) -> io::Result<Box<dyn Appender>> {
+        let mut state = self.0.lock();
+        let file = state.file(name).unwrap_or_else(|_| {
+            let file = state.contents.len();
+            state.contents.push(Vec::new());
+            state.names.insert(name.to_owned(), file);
+            let create = Operation::Create(name.to_owned(), file);
+            state.operations.push(create);
+            file
+        });
+        Ok(Box::new(DiskAppender {
+            disk: self.clone(),
+            file,
+        }))
+    }
+
+    fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
+        let mut state = self.0.lock();
+        let file = state.file(name)?;
+        let length = usize::try_from(length).map_err(io::Error::other)?;
+        state.contents[file].truncate(length);
+        state.operations.push(Operation::Truncate(file, length));
+        state.flush()
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.0.lock();
+        let file = state.file(from)?;
+        state.names.remove(from);
+        state.names.insert(to.to_owned(), file);
+        let rename = Operation::Rename(from.to_owned(), to.to_owned());
+        state.operations.push(rename);
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.file(name)?;
+        state.names.remove(name);
+        state.operations.push(Operation::Remove(name.to_owned()));
+        Ok(())
+    }
+
+    fn flush_names(&self) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.flush()?;
+        state.operations.push(Operation::FlushNames);
+        Ok(())
+    }
+}
+
+struct DiskAppender {
+    disk: Disk,
+    file: usize,
+}
+
+impl Appender for DiskAppender {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.disk.0.lock();
+        let room = state.room.unwrap_or(u64::MAX);
+        // A full disk takes what it can.
+        let taken = usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len()));
+        state.contents[self.file].extend(&bytes[..taken]);
+        let append = Operation::Append(self.file, bytes[..taken].to_vec());
+        state.operations.push(append);
+        if state.room.is_some() {
+            state.room = Some(room - taken as u64);
+        }
+        if taken < bytes.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let mut state = self.disk.0.lock();
+        state.flush()?;
+        state.operations.push(Operation::Flush(self.file));
+        Ok(())
+    }
+}
+
+/// What is certain to be there, and what is not.
+#[derive(Default)]
+struct Image {
+    names: BTreeMap<String, usize>,
+    unflushed_names: Vec<Operation>,
+    /// By file: what is flushed, and what was appended since then.
+    contents: BTreeMap<usize, (Vec<u8>, Vec<u8>)>,
+}
+
+impl Image {
+    fn apply(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Create(..) | Operation::Rename(..) | Operation::Remove(_) => {
+                self.unflushed_names.push(operation.clone());
+            }
+            Operation::FlushNames => {
+                for operation in std::mem::take(&mut self.unflushed_names) {
+                    apply_name(&mut self.names, &operation);
+                }
+            }
+            Operation::Append(file, bytes) => {
+                let (_, unflushed) = self.contents.entry(*file).or_default();
+                unflushed.extend(bytes);
+            }
+            Operation::Flush(file) => {
+                let (flushed, unflushed) = self.contents.entry(*file).or_default();
+                flushed.append(unflushed);
+            }
+            Operation::Truncate(file, length) => {
+                let (flushed, unflushed) = self.contents.entry(*file).or_default();
+                flushed.append(unflushed);
+                flushed.truncate(*length);
+            }
+        }
+    }
+
+    fn cut(mut self, cut: Cut) -> State {
+        let mut rng = match cut {
+            Cut::Tear(seed) => Some(Rng::with_seed(seed)),
+            Cut::Drop | Cut::Keep => None,
+        };
+        let names = std::mem::take(&mut self.unflushed_names);
+        let kept_names = match (&mut rng, cut) {
+            (Some(rng), _) => rng.usize(..=names.len()),
+            (None, Cut::Keep) => names.len(),
+            (None, Cut::Drop | Cut::Tear(_)) => 0,
+        };
+        // A file system keeps the order of names.
+        for operation in &names[..kept_names] {
+            apply_name(&mut self.names, operation);
+        }
+        let mut state = State::default();
+        for (name, file) in &self.names {
+            let (mut content, mut unflushed) = self.contents.get(file).cloned().unwrap_or_default();
+            match (&mut rng, cut) {
+                (Some(rng), _) => {
+                    unflushed.truncate(rng.usize(..=unflushed.len()));
+                    // The length may be there before the bytes are: then they are zeros.
+                    if rng.bool() {
+                        let from = rng.usize(..=unflushed.len());
+                        let to = rng.usize(from..=unflushed.len());
+                        unflushed[from..to].fill(0);
+                    }
+                }
+                (None, Cut::Keep) => {}
+                (None, Cut::Drop | Cut::Tear(_)) => unflushed.clear(),
+            }
+            content.append(&mut unflushed);
+            state.names.insert(name.clone(), state.contents.len());
+            state.contents.push(content);
+        }
+        state
+    }
+}
+
+fn apply_name(names: &mut BTreeMap<String, usize>, operation: &Operation) {
+    match operation {
+        Operation::Create(name, file) => {
+            names.insert(name.clone(), *file);
+        }
+        Operation::Rename(from, to) => {
+            if let Some(file) = names.remove(from) {
+                names.insert(to.clone(), file);
+            }
+        }
+        Operation::Remove(name) => {
+            names.remove(name);
+        }
+        Operation::Append(..)
+        | Operation::Truncate(..)
+        | Operation::Flush(_)
+        | Operation::FlushNames => {}
+    }
+}

@@ -1,0 +1,90 @@
+//! The engine with a disk under it.
+//!
+//! What must survive is a record in a [log](crate::log); everything else, and where each record is, is in memory as it is
+//! without a disk. A change of one device is made and its record left to the log under the same lock, so the log has a
+//! device's changes in the order in which they happened. Whoever was promised something waits until its record is
+//! flushed, without the lock.
+//!
+//! ```text
+//!   submit(durable) --> lane: storing ---(flushed)---> lane: durable, taken by a reader
+//!                       log: Stored   ---(no room)---> gone, refused
+//!   settle          --> log: Settled                   nobody waits: after a crash it is sent again, under its own id
+//! ```
+//!
+//! The work of a durable entry is held in memory too as long as all entries fit into their bound, so a message that goes on
+//! at once is not read back. After a restart it is on the disk alone.
+
+mod codec;
+mod inbox;
+mod keys;
+mod outbox;
+mod record;
+mod recovery;
+mod rewrite;
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+pub(crate) use self::{recovery::Unreadable, rewrite::Living};
+use super::{Engine, cell::Cell};
+use crate::{
+    StoreError,
+    log::{Kind, Log, NotWritten},
+};
+
+/// Tells whoever waits for a record what became of it.
+type Told = oneshot::Receiver<Result<(), NotWritten>>;
+
+impl Engine {
+    /// The log, if there is a disk.
+    pub(super) fn log(&self) -> Result<&Arc<Log>, StoreError> {
+        self.log.get().ok_or(StoreError::Volatile)
+    }
+
+    /// Leaves a record of a device to the log; `done` hears of it, and then whoever is told.
+    fn append(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        kind: Kind,
+        record: Vec<u8>,
+        done: impl FnOnce(&Arc<Self>, &Arc<Cell>, Result<super::Location, NotWritten>) + Send + 'static,
+    ) -> Result<Told, StoreError> {
+        let (tell, told) = oneshot::channel();
+        let (engine, cell) = (Arc::clone(self), Arc::clone(cell));
+        self.log()?.append(kind, record, move |result| {
+            done(&engine, &cell, result);
+            // Nobody may wait: the record stands all the same.
+            let _ = tell.send(result.map(drop));
+        })?;
+        Ok(told)
+    }
+
+    /// Waits until everything that was left to the log before is there, or is not going to be.
+    async fn barrier(&self) -> Result<(), StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.log()?.barrier(move |result| {
+            let _ = tell.send(result.map(drop));
+        })?;
+        written(told).await
+    }
+}
+
+/// Waits until a record is flushed.
+pub(super) async fn written(told: Told) -> Result<(), StoreError> {
+    match told.await {
+        Ok(result) => Ok(result?),
+        // The log was closed, and the record was a note that a full disk had kept waiting.
+        Err(_) => Err(StoreError::Unavailable),
+    }
+}
+
+impl From<NotWritten> for StoreError {
+    fn from(not_written: NotWritten) -> Self {
+        match not_written {
+            NotWritten::NoRoom => Self::StorageFull,
+            NotWritten::Busy | NotWritten::Closed => Self::Unavailable,
+            NotWritten::Unknown => Self::UnknownOutcome,
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! Durable entries of the outbox.
+
+use std::{io, sync::Arc};
+
+use iothub::Identity;
+
+use super::{
+    super::{
+        Engine, Location, Moment,
+        book::{Dead, Name, Progress, Reused},
+        cell::Cell,
+        lanes::{Entry, Fresh, Keeping, Lanes, Persist, Slip, Taken},
+        partitioned::page_of,
+    },
+    Told,
+    record::{Record, Settled, Stored, decode_work, encode_work},
+    written,
+};
+use crate::{
+    EntryId, Lane, OutboxDeadLetter, OutboxEntry, Outcome, Page, Partition, PersistError,
+    ReplayError, StoreError, Submission, SubmissionId, SubmitError, Ticket, Work,
+    log::{Kind, NotWritten},
+};
+
+/// How far a durable submission is.
+enum Storing {
+    /// It is known, and on the disk.
+    Known(Ticket<Outcome>),
+    /// It is on its way to the disk for somebody else.
+    OnItsWay,
+    /// It is on its way to the disk.
+    Begun(Ticket<Outcome>, Told),
+}
+
+impl Engine {
+    pub(in crate::memory) async fn submit_durable(
+        self: &Arc<Self>,
+        submission: Submission,
+    ) -> Result<Ticket<Outcome>, SubmitError> {
+        self.log()?;
+        let work = encode_work(&submission.work).ok_or(StoreError::Volatile)?;
+        let now = self.now();
+        self.tidy_some(now);
+        let cell = self.cell_or_new(&submission.identity);
+        loop {
+            match self.store(&cell, &submission, &work, now)? {
+                Storing::Known(ticket) => return Ok(ticket),
+                Storing::OnItsWay => self.barrier().await?,
+                Storing::Begun(ticket, told) => {
+                    written(told).await?;
+                    return Ok(ticket);
+                }
+            }
+        }
+    }
+
+    fn store(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        submission: &Submission,
+        work: &[u8],
+        now: Moment,
+    ) -> Result<Storing, SubmitError> {
+        let mut lanes = self.lanes(cell);
+        let id = submission.id;
+        match lanes.rejoin(id, submission.fingerprint) {
+            Err(Reused) => return Err(SubmitError::KeyReused),
+            Ok(Some(ticket)) => {
+                let entry = lanes.entry(id);
+                let is_on_its_way = entry.is_some_and(|entry| entry.keeping().is_on_its_way());
+                return Ok(if is_on_its_way {
+                    Storing::OnItsWay
+                } else {
+                    Storing::Known(ticket)
+                });
+            }
+            Ok(None) => {}
+        }
+        let freed = lanes.give_up_overdue(now);
+        self.free_outbox_bytes(freed);
+        let size = submission.work.size();
+        let lane = submission.work.lane();
+        let mut fresh = Fresh {
+            id,
+            fingerprint: submission.fingerprint,
+            lane,
+            work: None,
+            keeping: Keeping::Storing,
+            accepted_at: now.timestamp,
+            size,
+        };
+        self.check_bounds(&mut lanes, &fresh, now)?;
+        lanes.book_mut().make_room(self.config.keys);
+        // Without room in memory it is on the disk alone.
+        fresh.work = self
+            .reserve(size)
+            .then(|| Box::new(submission.work.clone()));
+        let (entry, ticket, _) = lanes.push(fresh);
+        let told = self.append_stored(cell, &lanes, id, work, move |engine, cell, result| {
+            engine.entry_written(cell, lane, entry, result);
+        });
+        match told {
+            Ok(told) => Ok(Storing::Begun(ticket, told)),
+            Err(error) => {
+                self.entry_lost(&mut lanes, lane, entry);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Leaves the record of an entry to the log.
+    fn append_stored(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        lanes: &Lanes,
+        id: SubmissionId,
+        work: &[u8],
+        done: impl FnOnce(&Arc<Self>, &Arc<Cell>, Result<Location, NotWritten>) + Send + 'static,
+    ) -> Result<Told, StoreError> {
+        let entry = lanes.entry(id).ok_or(StoreError::Unavailable)?;
+        let record = lanes.book().get(Name::Submission(id));
+        let stored = Stored {
+            identity: cell.identity.clone(),
+            entry: entry.id(),
+            submission: id,
+            fingerprint: record.and_then(|record| record.fingerprint),
+            accepted_at: entry.accepted_at(),
+            lane: entry.lane(),
+            size: u32::try_from(entry.size()).unwrap_or(u32::MAX),
+            work,
+        };
+        self.append(cell, Kind::Promise, Record::Stored(stored).encode(), done)
+    }
+
+    /// An entry is on the disk, or is not going to be. True if it is.
+    fn entry_written(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        lane: Lane,
+        entry: EntryId,
+        result: Result<Location, NotWritten>,
+    ) {
+        match result {
+            Ok(location) => {
+                let was_hidden = self.lanes(cell).stored(lane, entry, location);
+                if was_hidden {
+                    cell.submitted.beat();
+                    self.want(cell, self.clock.instant());
+                }
+            }
+            Err(_) => self.entry_lost(&mut self.lanes(cell), lane, entry),
+        }
+    }
+
+    fn entry_lost(&self, lanes: &mut Lanes, lane: Lane, entry: EntryId) {
+        if let Some(entry) = lanes.not_stored(lane, entry) {
+            self.free_outbox_bytes(entry.held_bytes());
+        }
+    }
+
+    pub(in crate::memory) async fn persist_entry(
+        self: &Arc<Self>,
+        identity: &Identity,
+        id: SubmissionId,
+    ) -> Result<(), PersistError> {
+        self.log()?;
+        let cell = self.cell(identity).ok_or(PersistError::Unknown)?;
+        loop {
+            let told = {
+                let mut lanes = self.lanes(&cell);
+                let work = lanes.entry(id).and_then(Entry::work).map(encode_work);
+                lanes.book_mut().make_room(self.config.keys);
+                match (lanes.persist(id), work) {
+                    (Persist::Unknown, _) => return Err(PersistError::Unknown),
+                    (Persist::Done, _) => return Ok(()),
+                    (Persist::OnItsWay, _) => None,
+                    (Persist::Begun(lane, entry), Some(Some(work))) => {
+                        let done = move |engine: &Arc<Self>, cell: &Arc<Cell>, result| {
+                            engine.entry_written(cell, lane, entry, result);
+                        };
+                        let told = self.append_stored(&cell, &lanes, id, &work, done);
+                        if told.is_err() {
+                            self.entry_lost(&mut lanes, lane, entry);
+                        }
+                        Some(told?)
+                    }
+                    (Persist::Begun(lane, entry), Some(None) | None) => {
+                        self.entry_lost(&mut lanes, lane, entry);
+                        return Err(StoreError::Volatile.into());
+                    }
+                }
+            };
+            match told {
+                Some(told) => return Ok(written(told).await?),
+                None => self.barrier().await?,
+            }
+        }
+    }
+
+    /// Notes what became of an entry that a restart would find. Nobody waits for that: if it is lost, the entry is sent
+    /// again.
+    pub(in crate::memory) fn note_settled(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        lanes: &Lanes,
+        entry: &Entry,
+    ) {
+        let id = entry.submission();
+        let name = Name::Submission(id);
+        let Some(record) = lanes
+            .book()
+            .get(name)
+            .filter(|_| entry.keeping().is_stored())
+        else {
+            return;
+        };
+        let Progress::Settled(outcome, at) = &record.progress else {
+            return;
+        };
+        let settled = Settled {
+            identity: cell.identity.clone(),
+            submission: id,
+            fingerprint: record.fingerprint,
+            accepted_at: record.began_at,
+            at: *at,
+            outcome: outcome.as_ref().clone(),
+        };
+        let noted = self.append(
+            cell,
+            Kind::Note,
+            Record::Settled(settled).encode(),
+            move |engine, cell, result| {
+                if let (Ok(location), Some(record)) =
+                    (result, engine.lanes(cell).book_mut().get_mut(name))
+                    && matches!(record.progress, Progress::Settled(..))
+                {
+                    record.stored = Some(location);
+                }
+            },
+        );
+        if let Err(error) = noted {
+            tracing::debug!(%error, "an outcome is not noted: the entry is sent again after the restart");
+        }
+    }
+
+    /// Reads what is on the disk alone. An entry whose record is damaged comes as its id.
+    pub(in crate::memory) async fn read_taken(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        lane: Lane,
+        taken: Vec<Taken>,
+    ) -> Result<Vec<Result<OutboxEntry, EntryId>>, StoreError> {
+        let (engine, cell) = (Arc::clone(self), Arc::clone(cell));
+        let read = move || {
+            let read = taken.into_iter().map(|taken| match taken {
+                Taken::Held(entry) => Ok(Ok(entry)),
+                Taken::Stored(location, slip) => engine.read_entry(&cell, lane, location, slip),
+            });
+            read.collect()
+        };
+        tokio::task::spawn_blocking(read)
+            .await
+            .unwrap_or(Err(StoreError::UnknownOutcome))
+    }
+
+    fn read_entry(
+        &self,
+        cell: &Cell,
+        lane: Lane,
+        mut location: Location,
+        slip: Slip,
+    ) -> Result<Result<OutboxEntry, EntryId>, StoreError> {
+        loop {
+            match self.read_work(location) {
+                Ok(Some(work)) => return Ok(Ok(slip.with(work))),
+                Ok(None) => {
+                    tracing::error!(
+                        device = %cell.identity,
+                        entry = slip.id.0,
+                        segment = location.segment,
+                        offset = location.offset,
+                        "a stored entry is damaged: it is a dead letter"
+                    );
+                    return Ok(Err(slip.id));
+                }
+                Err(error) => {
+                    // Its segment may have been cleaned meanwhile.
+                    let moved = cell.lanes.lock().location_of(lane, slip.id);
+                    match moved.filter(|moved| *moved != location) {
+                        Some(moved) => location = moved,
+                        None => {
+                            tracing::error!(%error, "a stored entry cannot be read");
+                            return Err(StoreError::UnknownOutcome);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The work of an entry or a dead letter; `None` if it is damaged.
+    fn read_work(&self, location: Location) -> io::Result<Option<Work>> {
+        let Ok(log) = self.log() else {
+            return Ok(None);
+        };
+        let bytes = log.read(location)?;
+        Ok(bytes.and_then(|bytes| match Record::decode(&bytes)? {
+            Record::Stored(stored) | Record::Dead(stored, ..) => decode_work(stored.work),
+            Record::Settled(_)
+            | Record::Key(_)
+            | Record::KeyForgotten(..)
+            | Record::Arrived(_)
+            | Record::Changed(_)
+            | Record::DeadMessage(..)
+            | Record::Barrier => None,
+        }))
+    }
+
+    pub(in crate::memory) fn unsent(
+        &self,
+        partition: Partition,
+        after: Option<&str>,
+    ) -> Page<OutboxDeadLetter> {
+        let mut letters = Vec::new();
+        for cell in self.cells.in_partition(partition) {
+            let lanes = cell.lanes.lock();
+            letters.extend(lanes.book().dead().map(|dead| {
+                let letter = OutboxDeadLetter {
+                    identity: cell.identity.clone(),
+                    id: dead.id,
+                    submission: dead.submission,
+                    lane: dead.lane,
+                    bytes: dead.size,
+                    accepted_at: dead.accepted_at,
+                    failure: dead.failure.clone(),
+                    at: dead.at,
+                };
+                // No id has a space; the width makes the text's order that of the numbers.
+                (format!("{} {:020}", cell.identity, dead.id.0), letter)
+            }));
+        }
+        page_of(letters, after)
+    }
+
+    pub(in crate::memory) async fn read_unsent(
+        self: &Arc<Self>,
+        identity: &Identity,
+        id: EntryId,
+    ) -> Result<Option<Work>, StoreError> {
+        let Some(cell) = self.cell(identity) else {
+            return Ok(None);
+        };
+        let engine = Arc::clone(self);
+        let read = move || {
+            let mut location = None;
+            loop {
+                let found = cell
+                    .lanes
+                    .lock()
+                    .book()
+                    .dead()
+                    .find(|dead| dead.id == id)
+                    .map(|dead| dead.stored);
+                let Some(found) = found else {
+                    return Ok(None);
+                };
+                match engine.read_work(found) {
+                    Ok(work) => return Ok(work),
+                    Err(_) if location != Some(found) => location = Some(found),
+                    Err(error) => {
+                        tracing::error!(%error, "a dead letter cannot be read");
+                        return Err(StoreError::Unavailable);
+                    }
+                }
+            }
+        };
+        tokio::task::spawn_blocking(read)
+            .await
+            .unwrap_or(Err(StoreError::UnknownOutcome))
+    }
+
+    pub(in crate::memory) async fn replay_unsent(
+        self: &Arc<Self>,
+        identity: &Identity,
+        id: EntryId,
+    ) -> Result<(), ReplayError> {
+        let cell = self.cell(identity).ok_or(ReplayError::Unknown)?;
+        let is_there = cell.lanes.lock().book().dead().any(|dead| dead.id == id);
+        let work = self.read_unsent(identity, id).await?;
+        let work = match (work, is_there) {
+            (Some(work), _) => work,
+            (None, true) => return Err(ReplayError::NotKept),
+            (None, false) => return Err(ReplayError::Unknown),
+        };
+        let encoded = encode_work(&work).ok_or(ReplayError::NotKept)?;
+        let told = self.begin_replay(&cell, id, work, &encoded)?;
+        Ok(written(told).await?)
+    }
+
+    fn begin_replay(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        id: EntryId,
+        work: Work,
+        encoded: &[u8],
+    ) -> Result<Told, ReplayError> {
+        let mut lanes = self.lanes(cell);
+        let (entries, bytes) = lanes.bounded();
+        let size = work.size();
+        let config = &self.config;
+        if entries >= config.outbox_entries || bytes.saturating_add(size) > config.outbox_bytes {
+            return Err(ReplayError::Full);
+        }
+        let dead = lanes.book_mut().exhume(id).ok_or(ReplayError::Unknown)?;
+        let submission = dead.submission;
+        let record = lanes.book().get(Name::Submission(submission));
+        let fresh = Fresh {
+            id: submission,
+            fingerprint: record.and_then(|record| record.fingerprint),
+            lane: dead.lane,
+            work: self.reserve(size).then(|| Box::new(work)),
+            keeping: Keeping::Storing,
+            accepted_at: dead.accepted_at,
+            size,
+        };
+        let lane = dead.lane;
+        let (entry, _, _) = lanes.push(fresh);
+        let again = dead.clone();
+        let told = self.append_stored(
+            cell,
+            &lanes,
+            submission,
+            encoded,
+            move |engine, cell, result| {
+                engine.entry_written(cell, lane, entry, result);
+                if result.is_err() {
+                    engine.bury_again(&mut engine.lanes(cell), again);
+                }
+            },
+        );
+        if told.is_err() {
+            self.entry_lost(&mut lanes, lane, entry);
+            self.bury_again(&mut lanes, dead);
+        }
+        Ok(told?)
+    }
+
+    /// A dead letter was not replayed: it is what it was.
+    fn bury_again(&self, lanes: &mut Lanes, dead: Dead) {
+        lanes.bury(dead, self.config.dead_letters);
+    }
+}

@@ -1,0 +1,219 @@
+//! A disk that fails, is full, or forgets.
+
+use std::sync::Arc;
+
+use fastrand::Rng;
+use tombolo_store::{
+    StoreError, SubmitError,
+    conformance::{Cut, Disk},
+    embedded::{self, Files as _, OpenError},
+};
+
+use super::rig::{Rig, config, is_long, small_segments, until};
+
+#[tokio::test]
+async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost() {
+    for lasting in [1, u64::MAX] {
+        for n in 1..=200 {
+            let disk = Disk::default();
+            let rig = Rig::open(&disk);
+            let first = disk.flushes() + n - 1;
+            disk.fail_flushes(first, lasting);
+            let mut promised = Vec::new();
+            let mut refused = None;
+            for id in 1..=n + 2 {
+                match rig.submit("dev1", id, "x").await {
+                    Ok(_) => promised.push(id),
+                    Err(error) => {
+                        refused.get_or_insert((id, error));
+                    }
+                }
+            }
+            let (at, error) = refused.expect("a flush has failed");
+            assert_eq!(error, StoreError::UnknownOutcome.into(), "flush {n}");
+            assert!(
+                promised.iter().all(|id| *id < at),
+                "flush {n}: {promised:?}"
+            );
+            until("the engine says that it has failed", || {
+                rig.keeper.has_failed()
+            })
+            .await;
+            rig.keeper.failed().await;
+            let later = rig.submit("dev1", 1000, "x").await.err();
+            assert_eq!(later, Some(StoreError::Unavailable.into()));
+            drop(rig);
+
+            disk.fail_flushes(0, 0);
+            for cut in [Cut::Drop, Cut::Keep] {
+                let rig = Rig::open(&disk.image(disk.operations(), cut));
+                let found: Vec<_> = rig
+                    .seen(&["dev1"])
+                    .await
+                    .iter()
+                    .map(|seen| seen.name)
+                    .collect();
+                assert!(found.starts_with(&promised), "flush {n}: {found:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
+    for room in (0..600).step_by(if is_long() { 1 } else { 23 }) {
+        let disk = Disk::default();
+        let rig = Rig::open(&disk);
+        rig.submit("dev1", 1, "before").await.unwrap();
+        disk.set_room(Some(room));
+        let mut promised = vec![1];
+        for id in 2..=4 {
+            match rig.submit("dev1", id, &"x".repeat(100)).await {
+                Ok(_) => promised.push(id),
+                Err(error) => assert_eq!(error, StoreError::StorageFull.into()),
+            }
+        }
+        assert!(!rig.keeper.has_failed(), "a full disk is no failed one");
+        // What has happened is noted when there is room; until then nothing is lost by it.
+        assert!(rig.acknowledge_one("dev1").await);
+        disk.set_room(None);
+        rig.submit("dev1", 9, "after").await.unwrap();
+        promised.push(9);
+        drop(rig);
+        let rig = Rig::open(&disk);
+        let found: Vec<_> = rig
+            .seen(&["dev1"])
+            .await
+            .iter()
+            .map(|seen| seen.name)
+            .collect();
+        assert_eq!(found, promised[1..], "room for {room}");
+    }
+}
+
+#[tokio::test]
+async fn the_bytes_on_the_disk_are_bounded() {
+    let disk = Disk::default();
+    let bounded = embedded::Config {
+        bytes: 8192,
+        ..small_segments()
+    };
+    let rig = Rig::try_open(&disk, bounded).unwrap();
+    let mut refused = None;
+    for id in 1..=100 {
+        match rig.submit("dev1", id, &"x".repeat(200)).await {
+            Ok(_) => assert!(refused.is_none(), "what lives does not go away"),
+            Err(error) => refused = Some(error),
+        }
+    }
+    assert_eq!(refused, Some(SubmitError::Store(StoreError::StorageFull)));
+    assert!(rig.keeper.bytes() <= 8192 + 1024, "{}", rig.keeper.bytes());
+}
+
+/// Damage at the start: every flip and cut is named, or was in what nobody was told of. Nothing wrong is served.
+#[tokio::test]
+async fn damage_is_found_and_never_served() {
+    let disk = Disk::default();
+    let rig = Rig::try_open(&disk, small_segments()).unwrap();
+    for id in 1..=40 {
+        let text = format!("{id} ").repeat(20);
+        rig.submit("dev1", id, &text).await.unwrap();
+    }
+    let honest = rig.seen(&["dev1"]).await;
+    drop(rig);
+    let (flips, cuts) = if is_long() { (1000, 200) } else { (170, 30) };
+    let mut rng = Rng::with_seed(1);
+    let (mut found, mut harmless) = (0, 0);
+    for number in 0..flips + cuts {
+        let image = disk.image(disk.operations(), Cut::Keep);
+        let (name, at) = image.locate(rng.usize(..image.bytes())).unwrap();
+        image.damage(&name, |bytes| {
+            if number < flips {
+                bytes[at] ^= 1 << rng.u8(..8);
+            } else {
+                bytes.truncate(at);
+            }
+        });
+        match Rig::try_open(&image, small_segments()) {
+            Err(OpenError::Damaged(damage)) => {
+                assert!(!damage.is_empty());
+                found += 1;
+                salvages(&image, &honest).await;
+            }
+            Err(other) => panic!("{name} at {at}: {other}"),
+            Ok(rig) => {
+                // Only the second record of how far the log goes can be hurt without harm.
+                assert_eq!(name, "mark", "damage at {at} was not found");
+                assert_eq!(rig.seen(&["dev1"]).await, honest);
+                harmless += 1;
+            }
+        }
+    }
+    eprintln!("{found} found, {harmless} harmless");
+    assert!(found > harmless);
+}
+
+/// What is salvaged of a damaged log is honest, and most of it.
+async fn salvages(damaged: &Disk, honest: &[super::checker::Seen]) {
+    let target = Disk::default();
+    let salvaged =
+        embedded::salvage_files(damaged, Arc::new(target.clone())).expect("the target is empty");
+    assert!(salvaged.records > 0);
+    let rig = Rig::open(&target);
+    let seen = rig.seen(&["dev1"]).await;
+    assert!(seen.iter().all(|seen| honest.contains(seen)));
+}
+
+/// A record that goes bad while the engine runs is a dead letter; the others go on.
+#[tokio::test]
+async fn a_record_that_goes_bad_later_is_a_dead_letter() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    for id in 1..=3 {
+        rig.submit("dev1", id, &format!("text {id}")).await.unwrap();
+    }
+    drop(rig);
+    let rig = Rig::open(&disk);
+    let name = disk.names().unwrap();
+    let name = name.iter().find(|name| name.ends_with("1.log")).unwrap();
+    disk.damage(name, |bytes| {
+        let at = bytes
+            .windows(6)
+            .position(|window| window == b"text 2")
+            .unwrap();
+        bytes[at] ^= 1;
+    });
+    let texts: Vec<_> = rig
+        .seen(&["dev1"])
+        .await
+        .into_iter()
+        .map(|seen| seen.text)
+        .collect();
+    assert_eq!(texts, ["text 1", "text 3"]);
+    let partition = tombolo_store::Partition::of(&super::rig::identity("dev1"));
+    let dead = rig
+        .store
+        .outbox
+        .dead_letters(partition, None)
+        .await
+        .unwrap();
+    assert_eq!(dead.items[0].failure, tombolo_store::Failure::Damaged);
+}
+
+#[tokio::test]
+async fn verifying_changes_nothing() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    rig.submit("dev1", 1, "x").await.unwrap();
+    drop(rig);
+    let operations = disk.operations();
+    let verified = embedded::verify_files(&disk).unwrap();
+    assert_eq!(verified.groups, 1);
+    disk.damage("0000000001.log", |bytes| bytes[80] ^= 1);
+    assert!(matches!(
+        embedded::verify_files(&disk),
+        Err(OpenError::Damaged(_))
+    ));
+    assert_eq!(disk.operations(), operations);
+    assert!(Rig::try_open(&disk, config()).is_err());
+}

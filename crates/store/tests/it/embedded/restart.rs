@@ -1,0 +1,234 @@
+//! What a restart finds.
+
+use std::time::Duration;
+
+use tombolo_store::{
+    Clock as _, Done, Failure, KeyState, Lane, ReceiptState, Settlement, StoreError, SubmissionId,
+    SubmitError, Work, conformance::Disk,
+};
+
+use super::rig::{Rig, identity, small_segments, submission, until};
+
+#[tokio::test]
+async fn entries_come_back_in_order_and_with_their_receipts() {
+    let dev1 = identity("dev1");
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    for id in 1..=5 {
+        rig.submit("dev1", id, &format!("text {id}")).await.unwrap();
+    }
+    assert!(rig.acknowledge_one("dev1").await);
+    drop(rig);
+
+    let rig = Rig::open(&disk);
+    assert_eq!(rig.recovery.entries, 4);
+    assert_eq!(rig.recovery.receipts_and_keys, 5);
+    assert_eq!(rig.recovery.oldest, Some(rig.clock.timestamp()));
+    assert_eq!(rig.recovery.log.torn, None);
+    let acknowledged = rig.submit("dev1", 1, "text 1").await.unwrap();
+    assert_eq!(acknowledged.await, Ok(Ok(Done::Acknowledged)));
+    let other = rig.submit("dev1", 1, "another").await;
+    assert_eq!(other.err(), Some(SubmitError::KeyReused));
+    let names: Vec<_> = rig
+        .seen(&["dev1"])
+        .await
+        .into_iter()
+        .map(|seen| seen.name)
+        .collect();
+    assert_eq!(names, [2, 3, 4, 5]);
+    let receipt = rig.store.registry.receipt(&dev1, SubmissionId(2));
+    let receipt = receipt.await.unwrap().unwrap();
+    assert_eq!(receipt.state, ReceiptState::Stored);
+    // A device whose entries wait wants a session.
+    let node = tombolo_store::NodeId::new("a");
+    let wanted = rig.store.signals.next_wanted(&node).await.unwrap();
+    assert_eq!(wanted, identity("dev1"));
+}
+
+#[tokio::test]
+async fn dead_letters_come_back_and_can_be_replayed() {
+    let dev1 = identity("dev1");
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    rig.submit("dev1", 1, "poison").await.unwrap();
+    let mut reader = rig.reader("dev1").await;
+    let taken = reader.take(Lane::Telemetry, 1).await.unwrap();
+    let failure = Failure::HubClosedOnPublish;
+    reader
+        .settle(taken[0].id, Err(failure.clone()))
+        .await
+        .unwrap();
+    rig.arrive("dev1", 2, "message").await.unwrap();
+    let (token, ..) = rig.offered("dev1").await.remove(0);
+    assert!(rig.settle_message("dev1", &token, Settlement::Reject).await);
+    drop((rig, reader));
+
+    let rig = Rig::open(&disk);
+    assert_eq!(rig.recovery.dead_letters, 2);
+    let partition = tombolo_store::Partition::of(&dev1);
+    let dead = rig
+        .store
+        .outbox
+        .dead_letters(partition, None)
+        .await
+        .unwrap();
+    assert_eq!(dead.items[0].failure, failure);
+    let unsent = dead.items[0].id;
+    let said = rig.store.outbox.dead_letter(&dev1, unsent);
+    assert!(matches!(said.await, Ok(Some(Work::Telemetry(said))) if said.payload == "poison"));
+    rig.store.outbox.replay(&dev1, unsent).await.unwrap();
+    let dead = rig.store.inbox.dead_letters(partition, None).await.unwrap();
+    assert_eq!(dead.items[0].reason, "Rejected");
+    let sequence = dead.items[0].sequence;
+    rig.store.inbox.replay(&dev1, sequence).await.unwrap();
+    drop(rig);
+
+    let rig = Rig::open(&disk);
+    assert_eq!(
+        (
+            rig.recovery.dead_letters,
+            rig.recovery.entries,
+            rig.recovery.messages
+        ),
+        (0, 1, 1)
+    );
+    let texts: Vec<_> = rig
+        .seen(&["dev1"])
+        .await
+        .into_iter()
+        .map(|seen| seen.text)
+        .collect();
+    assert_eq!(texts, ["poison", "message"]);
+}
+
+#[tokio::test]
+async fn messages_come_back_with_their_tokens_and_counts() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    for name in 1..=3 {
+        rig.arrive("dev1", name, "x").await.unwrap();
+    }
+    let before = rig.offered("dev1").await;
+    assert!(
+        rig.settle_message("dev1", &before[0].0, Settlement::Abandon)
+            .await
+    );
+    assert!(
+        rig.settle_message("dev1", &before[1].0, Settlement::Complete)
+            .await
+    );
+    drop(rig);
+
+    let rig = Rig::open(&disk);
+    let after = rig.offered("dev1").await;
+    assert_eq!(after.len(), 2);
+    assert_eq!((&after[0].0, after[0].3), (&before[0].0, 1));
+    assert_eq!(&after[1].0, &before[2].0);
+    // The settlement is remembered, so a device whose answer was lost hears the same.
+    assert!(
+        rig.settle_message("dev1", &before[1].0, Settlement::Complete)
+            .await
+    );
+    assert!(
+        !rig.settle_message("dev1", &before[1].0, Settlement::Reject)
+            .await
+    );
+}
+
+#[tokio::test]
+async fn keys_come_back_with_their_answers() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    for id in 1..=3 {
+        assert_eq!(rig.begin_key(id).await, Some(KeyState::Begun));
+    }
+    assert!(rig.answer_key(1, b"answer").await);
+    rig.store
+        .registry
+        .forget_key(&identity("keys"), tombolo_store::KeyId(2))
+        .await
+        .unwrap();
+    drop(rig);
+
+    let rig = Rig::open(&disk);
+    let answered = rig.begin_key(1).await;
+    assert!(matches!(answered, Some(KeyState::Answered(answer)) if answer.as_bytes() == b"answer"));
+    assert_eq!(rig.begin_key(2).await, Some(KeyState::Begun));
+    assert_eq!(rig.begin_key(3).await, Some(KeyState::Open));
+}
+
+#[tokio::test]
+async fn a_persisted_entry_comes_back() {
+    let dev1 = identity("dev1");
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    let mut ephemeral = submission("dev1", 1, "kept");
+    ephemeral.fingerprint = None;
+    ephemeral.survival = tombolo_store::Survival::Ephemeral {
+        deadline: rig.clock.instant() + Duration::from_secs(5),
+    };
+    let mut forgotten = ephemeral.clone();
+    forgotten.id = SubmissionId(2);
+    rig.store.outbox.submit(ephemeral).await.unwrap();
+    rig.store.outbox.submit(forgotten).await.unwrap();
+    let persisted = rig.store.outbox.persist(&dev1, SubmissionId(1));
+    persisted.await.unwrap();
+    drop(rig);
+
+    let rig = Rig::open(&disk);
+    let texts: Vec<_> = rig
+        .seen(&["dev1"])
+        .await
+        .into_iter()
+        .map(|seen| seen.text)
+        .collect();
+    assert_eq!(texts, ["kept"]);
+}
+
+#[tokio::test]
+async fn room_is_made_and_nothing_that_lives_goes() {
+    let disk = Disk::default();
+    let rig = Rig::try_open(&disk, small_segments()).unwrap();
+    for id in 1..=5 {
+        rig.submit("kept", id, &"k".repeat(100)).await.unwrap();
+        rig.arrive("kept", 1000 + id, "message").await.unwrap();
+    }
+    rig.begin_key(1).await.unwrap();
+    assert!(rig.answer_key(1, b"answer").await);
+    for id in 0..400 {
+        let mut short_lived = submission("busy", 10_000 + id, &"b".repeat(200));
+        short_lived.fingerprint = None;
+        rig.store.outbox.submit(short_lived).await.unwrap();
+        assert!(rig.acknowledge_one("busy").await);
+    }
+    // Receipts live on; they are shorter than what they are about.
+    until("the log is cleaned", || !disk_has(&disk, "0000000001.log")).await;
+    let before = rig.seen(&["kept"]).await;
+    assert_eq!(before.len(), 10);
+    drop(rig);
+
+    let rig = Rig::try_open(&disk, small_segments()).unwrap();
+    assert_eq!(rig.seen(&["kept"]).await, before);
+    assert_eq!(rig.seen(&["busy"]).await, []);
+    assert!(matches!(
+        rig.begin_key(1).await,
+        Some(KeyState::Answered(_))
+    ));
+}
+
+#[tokio::test]
+async fn what_cannot_be_kept_is_refused() {
+    let rig = Rig::open(&Disk::default());
+    let mut read = submission("dev1", 1, "");
+    read.work = Work::TwinRead;
+    let refused = rig.store.outbox.submit(read).await.err();
+    assert_eq!(refused, Some(StoreError::Volatile.into()));
+}
+
+fn disk_has(disk: &Disk, name: &str) -> bool {
+    use tombolo_store::embedded::Files as _;
+    disk.names()
+        .expect("it has names")
+        .iter()
+        .any(|other| other == name)
+}
