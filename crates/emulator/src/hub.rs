@@ -30,7 +30,6 @@ mod feedback;
 mod jobs;
 mod messages;
 mod methods;
-mod packet;
 mod query;
 mod queue;
 mod random;
@@ -52,7 +51,10 @@ use std::{
 
 use iothub::{HubName, MethodResponse, limits};
 
-use crate::x509::{Authorities, Peer};
+use crate::{
+    packet,
+    x509::{Authorities, Peer},
+};
 
 pub use access::{Policy, Proof, Right};
 pub use clock::Now;

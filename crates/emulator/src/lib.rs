@@ -20,6 +20,7 @@ pub mod hub;
 mod life;
 mod listen;
 mod mqtt;
+mod packet;
 mod shell;
 mod tls;
 mod websocket;
