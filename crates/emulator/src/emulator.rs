@@ -61,6 +61,14 @@ pub enum StartError {
     },
 }
 
+/// A hub that runs, for those of the same process who work on it: the provisioning service. It lasts as long as its last
+/// handle, but nobody connects to it any more once its [`Emulator`] has stopped.
+#[derive(Clone)]
+pub struct HubHandle {
+    shell: Arc<Shell>,
+    name: HubName,
+}
+
 /// Connections were still open at the end of the time, and were cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("connections were still open at the end of the time for shutdown, and were cut")]
@@ -78,10 +86,7 @@ impl Emulator {
         let (mqtt, mqtt_address) = bind("MQTT", config.mqtt).await?;
         let (https, https_address) = bind("HTTPS", config.https).await?;
         let hub_name = config.hub.name.clone();
-        let random = Random::new(|bytes| {
-            getrandom::fill(bytes).expect("the system has a source of random bytes");
-        });
-        let mut hub = Hub::new(config.hub, random);
+        let mut hub = Hub::new(config.hub, Random::system());
         for certificate in &config.authorities {
             hub.authorities_mut().add(certificate)?;
         }
@@ -167,6 +172,15 @@ impl Emulator {
         &self.hub_name
     }
 
+    /// A way to the hub that does not hold the emulator.
+    #[must_use]
+    pub fn handle(&self) -> HubHandle {
+        HubHandle {
+            shell: Arc::clone(&self.shell),
+            name: self.hub_name.clone(),
+        }
+    }
+
     /// Works on the hub itself, with the time of now: for tests and for who runs it in-process. `act` must be short: every
     /// connection waits for it. The result of a method that is invoked here is not to be had; use the REST API.
     pub fn with_hub<R>(&self, act: impl FnOnce(&mut Hub, Now) -> R) -> R {
@@ -206,13 +220,26 @@ impl Emulator {
     }
 }
 
+impl HubHandle {
+    /// The hub's name.
+    #[must_use]
+    pub const fn name(&self) -> &HubName {
+        &self.name
+    }
+
+    /// See [`Emulator::with_hub`].
+    pub fn with_hub<R>(&self, act: impl FnOnce(&mut Hub, Now) -> R) -> R {
+        self.shell.with(act)
+    }
+}
+
 impl Drop for Emulator {
     fn drop(&mut self) {
         self.life.stop.cancel();
     }
 }
 
-async fn bind(
+pub(crate) async fn bind(
     what: &'static str,
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), StartError> {

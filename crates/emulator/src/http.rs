@@ -43,8 +43,12 @@ use hyper_util::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::access::Access;
 use self::{access::Door, answer::HttpError};
+pub(crate) use self::{
+    access::{Access, check_host},
+    answer::{close_after_refusal, guid},
+    path::into_spelling,
+};
 use crate::{
     Limits,
     hub::Right,
@@ -178,10 +182,10 @@ pub(crate) fn router(
         .layer(middleware::map_request(path::into_one_spelling))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&http.access),
-            access::check_host,
+            check_host,
         ))
         .layer(middleware::map_response(answer::add_request_id))
-        .layer(middleware::from_fn(answer::close_after_refusal))
+        .layer(middleware::from_fn(close_after_refusal))
 }
 
 /// What a hub has and this one has not: refused with its name, so that nobody searches for a wrong path.

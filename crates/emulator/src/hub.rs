@@ -58,6 +58,7 @@ use crate::{
 
 pub use access::{Policy, Proof, Right};
 pub use clock::Now;
+pub(crate) use connect::silence;
 pub use connection::{CloseReason, Malformed};
 pub use device_api::{Caller, LockedMessage, Settlement};
 pub use error::{Error, IfMatch};

@@ -10,6 +10,8 @@
 //!   `/emulator/...` for what a real hub does over AMQP (sending cloud-to-device messages, reading telemetry and feedback)
 //!   and for faults on request
 //!
+//! [`provisioning`] is a Device Provisioning Service that assigns devices to such hubs.
+//!
 //! State lives in memory. The caller brings the certificate: the emulator has no CA of its own.
 
 mod config;
@@ -21,6 +23,7 @@ mod life;
 mod listen;
 mod mqtt;
 mod packet;
+pub mod provisioning;
 mod shell;
 mod tls;
 mod websocket;
@@ -28,7 +31,7 @@ mod wiring;
 mod x509;
 
 pub use config::{Config, Limits, Tls};
-pub use emulator::{Emulator, ShutdownTimeout, StartError};
+pub use emulator::{Emulator, HubHandle, ShutdownTimeout, StartError};
 pub use fault_file::{FaultFileError, FaultFormat, parse_faults};
 pub use x509::{
     Authorities, Authority, AuthorityError, AuthorityInfo, CertificateError, InvalidThumbprint,

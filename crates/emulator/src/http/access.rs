@@ -53,7 +53,7 @@ impl Access {
     }
 
     /// The names that the emulator is reached by.
-    pub(super) fn hosts(&self) -> &[String] {
+    pub(crate) fn hosts(&self) -> &[String] {
         &self.hosts
     }
 
@@ -66,6 +66,11 @@ impl Access {
         let origin = origin.to_str().ok();
         let authority = origin.and_then(|origin| origin.strip_prefix("https://"));
         authority.is_some_and(|authority| self.is_host(without_port(authority)))
+    }
+
+    /// Whether a header is the emulator's own token, and that is enough for the service API.
+    pub(crate) fn opens_service_api(&self, header: &str) -> bool {
+        self.token_opens_service_api && self.is_token(header)
     }
 
     /// In the same time whatever the answer is.
@@ -82,7 +87,7 @@ impl Access {
 ///
 /// The Python SDK, which is no browser, opens a WebSocket with the hub itself as its `Origin` (paho), so such a request may
 /// have one that names this emulator. A page cannot set `Upgrade` in any other request.
-pub(super) async fn check_host(
+pub(crate) async fn check_host(
     State(access): State<Arc<Access>>,
     request: Request,
     next: Next,
@@ -125,7 +130,7 @@ pub(super) async fn check_right(
             code: ErrorCode::IotHubUnauthorizedAccess,
             message: "This path wants the emulator's token as Authorization: Bearer.".to_owned(),
         }),
-        Door::Service(_) if access.token_opens_service_api && access.is_token(header) => Ok(()),
+        Door::Service(_) if access.opens_service_api(header) => Ok(()),
         Door::Service(right) => {
             shell.with(|hub, now| hub.authorize_service(header, right, &access.hosts, now))
         }

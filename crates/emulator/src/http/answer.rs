@@ -141,7 +141,7 @@ pub(super) async fn add_request_id(mut response: Response) -> Response {
 
 /// A refusal may come before the body is read, and then the connection ends with it. A client that is not told so sends
 /// its next request into a connection that closes. HTTP/2 ends the stream alone, and says so itself.
-pub(super) async fn close_after_refusal(request: Request, next: Next) -> Response {
+pub(crate) async fn close_after_refusal(request: Request, next: Next) -> Response {
     let may_be_unread = request.version() <= Version::HTTP_11 && !request.body().is_end_stream();
     let mut response = next.run(request).await;
     if may_be_unread && response.status().is_client_error() {
@@ -164,7 +164,7 @@ fn tracking_id(now: SystemTime) -> String {
     format!("{:032x}-G:0-TimeStamp:{time}", fastrand::u128(..))
 }
 
-fn guid() -> String {
+pub(crate) fn guid() -> String {
     let hex = format!("{:032x}", fastrand::u128(..));
     let parts = [
         &hex[..8],

@@ -7,15 +7,20 @@
 use axum::{extract::Request, http::Uri};
 
 /// Brings the path of a request into the spelling of the routes.
-pub(super) async fn into_one_spelling(mut request: Request) -> Request {
-    if let Some(uri) = respelt(request.uri()) {
+pub(super) async fn into_one_spelling(request: Request) -> Request {
+    into_spelling(request, &BEFORE_ID)
+}
+
+/// Brings the path of a request into lower case, but for the ids: they follow the words of `before_id`.
+pub(crate) fn into_spelling(mut request: Request, before_id: &[&str]) -> Request {
+    if let Some(uri) = respelt(request.uri(), before_id) {
         *request.uri_mut() = uri;
     }
     request
 }
 
-fn respelt(uri: &Uri) -> Option<Uri> {
-    let path = spelling(uri.path());
+fn respelt(uri: &Uri, before_id: &[&str]) -> Option<Uri> {
+    let path = spelling(uri.path(), before_id);
     if path == uri.path() {
         return None;
     }
@@ -29,7 +34,7 @@ fn respelt(uri: &Uri) -> Option<Uri> {
 }
 
 /// Words in lower case, ids as they are, no slash at the end.
-fn spelling(path: &str) -> String {
+fn spelling(path: &str, before_id: &[&str]) -> String {
     let path = match path.strip_suffix('/') {
         None | Some("") => path,
         Some(path) => path,
@@ -45,7 +50,7 @@ fn spelling(path: &str) -> String {
             is_id = false;
         } else {
             let word = part.to_ascii_lowercase();
-            is_id = BEFORE_ID.contains(&word.as_str());
+            is_id = before_id.contains(&word.as_str());
             spelling.push_str(&word);
         }
     }
@@ -80,14 +85,18 @@ mod tests {
             ("/statistics/Devices", "/statistics/devices"),
             ("//Devices//x", "//devices//x"),
         ] {
-            assert_eq!(spelling(given), expected);
+            assert_eq!(spelling(given, &BEFORE_ID), expected);
         }
     }
 
     #[test]
     fn the_query_stays() {
         let uri = "/Devices/D/?api-version=X".parse().unwrap();
-        assert_eq!(respelt(&uri).unwrap(), "/devices/D?api-version=X");
-        assert_eq!(respelt(&"/devices/D?A".parse().unwrap()), None);
+        assert_eq!(
+            respelt(&uri, &BEFORE_ID).unwrap(),
+            "/devices/D?api-version=X"
+        );
+        let right = "/devices/D?A".parse().unwrap();
+        assert_eq!(respelt(&right, &BEFORE_ID), None);
     }
 }

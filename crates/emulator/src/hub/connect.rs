@@ -213,7 +213,7 @@ fn parse_will(will: Publish, identity: &Identity) -> Result<Telemetry, CloseReas
 
 /// The MQTT page: one and a half times the keep-alive, 1767 s at most. With keep-alive 0 the protocol gateway applies
 /// its maximum.
-fn silence(keep_alive_s: u16) -> Duration {
+pub(crate) fn silence(keep_alive_s: u16) -> Duration {
     match keep_alive_s {
         0 => LONGEST_SILENCE,
         seconds => (Duration::from_secs(seconds.into()) * 3 / 2).min(LONGEST_SILENCE),

@@ -16,6 +16,18 @@ impl Random {
         Self(Box::new(fill))
     }
 
+    /// The system's source.
+    ///
+    /// # Panics
+    ///
+    /// At its use, if the system has none: nothing here can do without.
+    #[must_use]
+    pub fn system() -> Self {
+        Self::new(|bytes| {
+            getrandom::fill(bytes).expect("the system has a source of random bytes");
+        })
+    }
+
     /// The same bytes for the same seed. Its keys can be guessed: for tests.
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
@@ -29,7 +41,7 @@ impl Random {
     }
 
     /// 32 hexadecimal digits, the start of a tracking id.
-    pub(super) fn hex(&mut self) -> String {
+    pub(crate) fn hex(&mut self) -> String {
         self.bytes::<16>()
             .iter()
             .map(|b| format!("{b:02x}"))
@@ -37,7 +49,7 @@ impl Random {
     }
 
     /// A lock token: 32 hexadecimal digits in the form of a GUID.
-    pub(super) fn guid(&mut self) -> String {
+    pub(crate) fn guid(&mut self) -> String {
         let hex = self.hex();
         [
             &hex[..8],

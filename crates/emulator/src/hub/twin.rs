@@ -167,6 +167,25 @@ impl Hub {
         Ok(self.document(device_id, device, module).whole())
     }
 
+    /// Gives a device the reported properties that it had at another hub, when a provisioning service has moved it.
+    ///
+    /// # Errors
+    ///
+    /// Unknown device or module, or a rule of the twin.
+    pub fn restore_reported(
+        &mut self,
+        id: &Identity,
+        reported: &Map<String, Value>,
+        now: Now,
+    ) -> Result<(), Error> {
+        let record = self.registry.record_mut(id).map_err(without_module)?;
+        record
+            .twin
+            .report(reported, now.utc)
+            .map(drop)
+            .map_err(|broken| Error::new(ErrorCode::ArgumentInvalid, broken.to_string()))
+    }
+
     /// Changes tags and desired properties, and tells the device or module if it listens. Returns the whole document.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ mod bulk;
 mod device_api;
 mod doors;
 mod jobs;
+mod provisioning;
 mod query;
 mod rig;
 mod robustness;

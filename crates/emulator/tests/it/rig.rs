@@ -221,6 +221,7 @@ impl Cloud {
 }
 
 impl Device {
+    /// A connection on which nothing was sent yet.
     pub(crate) fn over(stream: TlsStream<TcpStream>) -> Self {
         Self {
             stream,
@@ -352,7 +353,11 @@ pub(crate) fn hello() -> Vec<u8> {
     packet.to_continuous_buffer()
 }
 
-fn client(certificate: &CertificateDer<'_>, address: SocketAddr, builder: ClientBuilder) -> Client {
+pub(crate) fn client(
+    certificate: &CertificateDer<'_>,
+    address: SocketAddr,
+    builder: ClientBuilder,
+) -> Client {
     // Fails if another test of this process was first: then there is one already.
     let _ = aws_lc_rs::default_provider().install_default();
     let root = reqwest::Certificate::from_der(certificate).unwrap();
