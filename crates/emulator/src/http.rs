@@ -14,6 +14,7 @@ mod device_api;
 mod devices;
 mod extract;
 mod faults;
+mod feedback;
 mod jobs;
 mod messages;
 mod methods;
@@ -104,6 +105,19 @@ pub(crate) fn router(
     let twin = || get(twins::read).patch(twins::merge).put(twins::replace);
     let service_connect = Router::new()
         .route("/devices/{id}", post(query::run))
+        .route(
+            "/devices/{id}/messages/devicebound",
+            post(messages::send_undocumented),
+        )
+        .route("/messages/servicebound/feedback", get(feedback::receive))
+        .route(
+            "/messages/servicebound/feedback/{lock}",
+            delete(feedback::complete),
+        )
+        .route(
+            "/messages/servicebound/feedback/{lock}/abandon",
+            post(feedback::abandon),
+        )
         .route("/jobs/v2/query", get(jobs::list))
         .route("/jobs/v2/{id}", get(jobs::read).put(jobs::schedule))
         .route("/jobs/v2/{id}/cancel", post(jobs::cancel))
@@ -128,7 +142,7 @@ pub(crate) fn router(
         )
         .route("/emulator/telemetry", get(telemetry::read))
         .route("/emulator/usage", get(usage::read))
-        .route("/emulator/feedback", get(messages::feedback))
+        .route("/emulator/feedback", get(feedback::read))
         .route(
             "/emulator/faults",
             get(faults::list)

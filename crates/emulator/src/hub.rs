@@ -66,7 +66,7 @@ pub use faults::{
     Api, ConnectRefusal, ErrorStatus, Fault, FaultId, FaultKind, FaultRule, Pattern, Probability,
     RequestFault,
 };
-pub use feedback::{FeedbackRecord, FeedbackStatus};
+pub use feedback::{FeedbackRecord, FeedbackStatus, LockedFeedback};
 pub use jobs::{InvalidJobId, JobId, JobSpec, JobStatus, JobWork};
 pub use messages::SentMessage;
 pub(crate) use methods::payload_json;

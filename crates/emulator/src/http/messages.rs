@@ -1,16 +1,18 @@
-//! Cloud-to-device messages and their feedback. A real hub takes them over AMQP only.
+//! Cloud-to-device messages. A real hub takes them over AMQP only.
 
-use axum::{Json, extract::State, http::HeaderMap};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
 use iothub::{AckRequest, CloudMessage};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
     Http,
     answer::HttpError,
-    extract::{Path, Payload, Query, device_id},
+    extract::{Path, Payload, device_id},
 };
-use crate::hub::FeedbackRecord;
 
 /// The body is the payload; properties come as headers, as on the hub's HTTPS device API.
 pub(super) async fn send(
@@ -47,20 +49,16 @@ pub(super) async fn purge(
     ))
 }
 
-/// The kept feedback from the number `from` on, as an array of the records that a hub sends.
-pub(super) async fn feedback(
-    State(http): State<Http>,
-    Query(query): Query<From>,
-) -> Json<Vec<Value>> {
-    let records = http
-        .shell
-        .with(|hub, _| hub.feedback(query.from.unwrap_or(1)));
-    Json(records.iter().map(to_json).collect())
-}
-
-#[derive(Deserialize)]
-pub(super) struct From {
-    from: Option<u64>,
+/// The same at the path at which a device receives, with a service token and without an answer: what archived SDKs and
+/// scripts send. It is documented nowhere, and whether a real hub takes it is not known.
+pub(super) async fn send_undocumented(
+    http: State<Http>,
+    id: Path<String>,
+    headers: HeaderMap,
+    payload: Payload,
+) -> Result<StatusCode, HttpError> {
+    let sent = send(http, id, headers, payload).await;
+    sent.map(|_| StatusCode::NO_CONTENT)
 }
 
 fn from_headers(headers: &HeaderMap) -> Result<CloudMessage, HttpError> {
@@ -97,16 +95,4 @@ fn from_headers(headers: &HeaderMap) -> Result<CloudMessage, HttpError> {
         }
     }
     Ok(message)
-}
-
-fn to_json(record: &FeedbackRecord) -> Value {
-    json!({
-        "sequence": record.sequence,
-        "originalMessageId": record.original_message_id,
-        "enqueuedTimeUtc": record.at,
-        "statusCode": record.status.as_str(),
-        "description": record.status.as_str(),
-        "deviceId": record.device_id,
-        "deviceGenerationId": record.generation_id,
-    })
 }

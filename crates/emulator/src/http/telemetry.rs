@@ -44,10 +44,8 @@ pub(super) async fn read(
     let reader = Reader {
         telemetry: http.shell.watch_telemetry(),
         shell: http.shell,
-        next: query
-            .from
-            .or_else(|| after_last_event(&headers))
-            .unwrap_or(1),
+        // An `EventSource` that comes back has the same address as before, and says where it was.
+        next: after_last_event(&headers).or(query.from).unwrap_or(1),
         format: if wants_events {
             Format::Events
         } else {

@@ -1,9 +1,13 @@
 //! Delivery feedback for the senders of cloud-to-device messages ("Understand cloud-to-device messaging").
 
+mod queue;
+
 use std::{collections::VecDeque, sync::Arc};
 
 use iothub::{AckRequest, DeviceId, Timestamp};
 
+use self::queue::FeedbackQueue;
+pub use self::queue::LockedFeedback;
 use super::{Hub, Now};
 
 /// How a message ended.
@@ -42,6 +46,8 @@ pub(super) struct FeedbackLog {
     records: VecDeque<FeedbackRecord>,
     next: u64,
     most: usize,
+    /// The same records, for who takes them.
+    queue: FeedbackQueue,
 }
 
 impl FeedbackStatus {
@@ -76,6 +82,7 @@ impl FeedbackLog {
             records: VecDeque::new(),
             next: 1,
             most,
+            queue: FeedbackQueue::default(),
         }
     }
 
@@ -87,14 +94,16 @@ impl FeedbackLog {
         status: FeedbackStatus,
         now: Now,
     ) {
-        self.records.push_back(FeedbackRecord {
+        let record = FeedbackRecord {
             sequence: self.next,
             original_message_id,
             at: now.utc,
             status,
             device_id: device_id.clone(),
             generation_id: Arc::clone(generation_id),
-        });
+        };
+        self.queue.push(record.clone(), self.most, now);
+        self.records.push_back(record);
         self.next += 1;
         while self.records.len() > self.most {
             self.records.pop_front();

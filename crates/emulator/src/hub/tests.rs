@@ -6,6 +6,7 @@ mod bytes;
 mod connect;
 mod device_api;
 mod faults;
+mod feedback;
 mod jobs;
 mod messages;
 mod methods;

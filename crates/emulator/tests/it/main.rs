@@ -4,6 +4,7 @@
 mod bulk;
 mod device_api;
 mod doors;
+mod feedback;
 mod jobs;
 mod provisioning;
 mod query;

@@ -77,7 +77,7 @@ async fn events_resume_after_the_last_one_seen() {
     }
     let events = rig
         .cloud
-        .get("/emulator/telemetry")
+        .get("/emulator/telemetry?from=1")
         .header(ACCEPT, "text/event-stream");
     let mut stream = events.header("last-event-id", "2").send().await.unwrap();
     assert_eq!(stream.headers()[CONTENT_TYPE], "text/event-stream");
