@@ -15,12 +15,14 @@ mod devices;
 mod extract;
 mod faults;
 mod feedback;
+mod files;
 mod jobs;
 mod messages;
 mod methods;
 mod modules;
 mod path;
 mod query;
+mod storage;
 mod telemetry;
 mod trouble;
 mod twins;
@@ -42,6 +44,7 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::{access::Door, answer::HttpError};
@@ -66,6 +69,8 @@ struct Http {
     mqtt: mqtt::Server<Served>,
     access: Arc<Access>,
     limits: Limits,
+    /// Places for the bodies of files.
+    uploads: Arc<Semaphore>,
 }
 
 /// All routes. Each stands behind the right that it needs ("Control access to IoT Hub by using shared access signatures").
@@ -80,6 +85,7 @@ pub(crate) fn router(
         mqtt,
         access: Arc::new(access),
         limits,
+        uploads: Arc::new(Semaphore::new(UPLOADS)),
     };
     let behind = |door: Door, routes: Router<Http>| {
         let access = Arc::clone(&http.access);
@@ -142,6 +148,9 @@ pub(crate) fn router(
         )
         .route("/emulator/telemetry", get(telemetry::read))
         .route("/emulator/usage", get(usage::read))
+        .route("/emulator/files", get(files::list))
+        .route("/emulator/files/{*blob}", get(files::read))
+        .route("/emulator/file-notifications", get(files::notifications))
         .route("/emulator/feedback", get(feedback::read))
         .route(
             "/emulator/faults",
@@ -167,7 +176,15 @@ pub(crate) fn router(
         .route(
             "/devices/{id}/messages/devicebound/{lock}/abandon",
             post(device_api::abandon),
-        );
+        )
+        .route("/devices/{id}/files", post(files::begin))
+        .route("/devices/{id}/files/notifications", post(files::end))
+        .route(
+            "/devices/{id}/files/notifications/{correlation}",
+            post(files::end),
+        )
+        // The token in the query is the right to it.
+        .route("/uploads/{*blob}", put(storage::write).get(storage::read));
     let routes = Router::new()
         .route("/$iothub/websocket", get(websocket::open))
         .merge(device_api)
@@ -273,5 +290,7 @@ pub(crate) async fn serve(
     }
 }
 
+/// Files of which the bodies are read at a time; more wait.
+const UPLOADS: usize = 4;
 /// Requests at a time on one HTTP/2 connection.
 const HTTP2_STREAMS: u32 = 100;

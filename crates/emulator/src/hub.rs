@@ -27,6 +27,7 @@ mod device_api;
 mod error;
 mod faults;
 mod feedback;
+mod files;
 mod jobs;
 mod messages;
 mod methods;
@@ -67,6 +68,7 @@ pub use faults::{
     RequestFault,
 };
 pub use feedback::{FeedbackRecord, FeedbackStatus, LockedFeedback};
+pub use files::{BlobToken, FileError, FileInfo, FileNotification, FileStore, StoredFile, Upload};
 pub use jobs::{InvalidJobId, JobId, JobSpec, JobStatus, JobWork};
 pub use messages::SentMessage;
 pub(crate) use methods::payload_json;
@@ -86,6 +88,7 @@ pub use twin::TwinChange;
 use connection::Connection;
 use faults::Faults;
 use feedback::FeedbackLog;
+use files::{FileLog, StorageKey};
 use jobs::Jobs;
 use methods::Call;
 use registry::Registry;
@@ -114,6 +117,9 @@ pub struct Hub {
     calls: BTreeMap<CallId, Call>,
     next_call: u64,
     jobs: Jobs,
+    storage_key: StorageKey,
+    files: FileStore,
+    file_log: FileLog,
     telemetry: TelemetryLog,
     feedback: FeedbackLog,
     usage: Usage,
@@ -150,6 +156,13 @@ pub struct Config {
     pub telemetry_bytes: usize,
     /// Feedback records that are kept; the oldest go first.
     pub feedback_records: usize,
+    /// How long a device may write a file, and until when it has to say how that ended: 1 h, of 1 min to 24 h ("Upload files
+    /// with IoT Hub").
+    pub upload_time: Duration,
+    /// Bytes of one uploaded file. Azure Storage takes thousands of MiB; here files are held in memory.
+    pub file_bytes: usize,
+    /// Bytes of all files that are kept; those that were written longest ago go first.
+    pub file_bytes_in_all: usize,
     /// Direct methods of one device that may wait for an answer; more get 403800. Microsoft names the error, not the
     /// number.
     pub methods_in_flight: usize,
@@ -176,6 +189,9 @@ impl Config {
             feedback_records: 1_000,
             methods_in_flight: 100,
             capacity: None,
+            upload_time: Duration::from_secs(3600),
+            file_bytes: 64 * 1024 * 1024,
+            file_bytes_in_all: 256 * 1024 * 1024,
             fault_seed: 0,
         }
     }
@@ -214,12 +230,14 @@ pub enum Output {
 impl Hub {
     /// A hub without devices.
     #[must_use]
-    pub fn new(config: Config, random: Random) -> Self {
+    pub fn new(config: Config, mut random: Random) -> Self {
         Self {
             telemetry: TelemetryLog::new(config.telemetry_records, config.telemetry_bytes),
             feedback: FeedbackLog::new(config.feedback_records),
             usage: Usage::new(config.capacity),
             faults: Faults::new(config.fault_seed),
+            storage_key: StorageKey::new(&mut random),
+            files: FileStore::new(config.file_bytes, config.file_bytes_in_all),
             config,
             random,
             registry: Registry::default(),
@@ -230,6 +248,7 @@ impl Hub {
             next_call: 0,
             clock_jump_millis: 0,
             jobs: Jobs::default(),
+            file_log: FileLog::default(),
             timers: Timers::default(),
             outputs: Outputs::default(),
         }

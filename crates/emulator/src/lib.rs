@@ -5,7 +5,8 @@
 //!
 //! - **MQTT** for devices and modules, over TLS and over WebSocket: any SDK or MQTT client, with their key or
 //!   certificate
-//! - **HTTPS** for devices that speak nothing else: telemetry, and cloud-to-device messages under a lock
+//! - **HTTPS** for devices that speak nothing else: telemetry, cloud-to-device messages under a lock, and file upload with a
+//!   storage of its own
 //! - **HTTPS** for the cloud side: the hub's service REST API (devices, modules, twins, methods, statistics), and beside it
 //!   `/emulator/...` for what a real hub does over AMQP (sending cloud-to-device messages, reading telemetry and feedback)
 //!   and for faults on request

@@ -43,6 +43,8 @@ pub const TWIN_STRING_BYTES: usize = 4096;
 /// Integers that a twin holds (EdgeHub's `ReportedPropertiesValidator`): 53 bits, signed.
 pub const TWIN_INTEGER: std::ops::RangeInclusive<i64> =
     -4_503_599_627_370_496..=4_503_599_627_370_495;
+/// Uploads of files that one device may have open ("IoT Hub quotas and throttling").
+pub const FILE_UPLOADS: usize = 10;
 /// Modules of one device ("IoT Hub quotas and throttling").
 pub const MODULES: usize = 20;
 /// Subscriptions of one session ("Understand and invoke direct methods").

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// Whoever asks, with a credential that is good for whom the path names.
-pub(super) struct Authorized(Caller);
+pub(super) struct Authorized(pub(super) Caller);
 
 impl FromRequestParts<Http> for Authorized {
     type Rejection = HttpError;

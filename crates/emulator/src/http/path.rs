@@ -33,8 +33,11 @@ fn respelt(uri: &Uri, before_id: &[&str]) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Words in lower case, ids as they are, no slash at the end.
+/// Words in lower case, ids as they are, no slash at the end. The name of a file stays as it is, with its slashes.
 fn spelling(path: &str, before_id: &[&str]) -> String {
+    if BEFORE_FILE.iter().any(|start| path.starts_with(start)) {
+        return path.to_owned();
+    }
     let path = match path.strip_suffix('/') {
         None | Some("") => path,
         Some(path) => path,
@@ -57,6 +60,8 @@ fn spelling(path: &str, before_id: &[&str]) -> String {
     spelling
 }
 
+/// What the name of a file follows.
+const BEFORE_FILE: [&str; 2] = ["/uploads/", "/emulator/files/"];
 /// The words that an id follows.
 const BEFORE_ID: [&str; 5] = ["devices", "twins", "modules", "devicebound", "v2"];
 
@@ -84,6 +89,10 @@ mod tests {
             ("/devices/a%2FB", "/devices/a%2FB"),
             ("/statistics/Devices", "/statistics/devices"),
             ("//Devices//x", "//devices//x"),
+            ("/jobs/v2/My-Job/Cancel", "/jobs/v2/My-Job/cancel"),
+            ("/uploads/Dev1/A.txt/", "/uploads/Dev1/A.txt/"),
+            ("/emulator/files/Dev1/A.txt", "/emulator/files/Dev1/A.txt"),
+            ("/Emulator/Files/", "/emulator/files"),
         ] {
             assert_eq!(spelling(given, &BEFORE_ID), expected);
         }

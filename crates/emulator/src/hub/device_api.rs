@@ -115,7 +115,7 @@ impl Hub {
         lock: Duration,
         now: Now,
     ) -> Result<Option<LockedMessage>, Error> {
-        let device_id = caller.device()?;
+        let device_id = caller.device(NO_MESSAGES)?;
         if !limits::CLOUD_MESSAGE_LOCK_S.contains(&lock.as_secs()) {
             return Err(Error::new(
                 ErrorCode::ArgumentInvalid,
@@ -156,7 +156,7 @@ impl Hub {
         settlement: Settlement,
         now: Now,
     ) -> Result<(), Error> {
-        let device_id = caller.device()?;
+        let device_id = caller.device(NO_MESSAGES)?;
         self.expire_messages(device_id, now);
         let most = self.config.cloud_message_deliveries;
         let queue = &mut self.registry.device_mut(device_id)?.queue;
@@ -182,14 +182,15 @@ impl Hub {
 }
 
 impl Caller {
-    /// "Understand cloud-to-device messaging": modules get none.
-    fn device(&self) -> Result<&DeviceId, Error> {
+    /// For what devices alone have.
+    ///
+    /// # Errors
+    ///
+    /// The caller is a module: `refusal` says what it has not.
+    pub(super) fn device(&self, refusal: &str) -> Result<&DeviceId, Error> {
         match self.identity.module_id() {
             None => Ok(self.identity.device_id()),
-            Some(_) => Err(Error::new(
-                ErrorCode::InvalidOperation,
-                "A module has no cloud-to-device messages.",
-            )),
+            Some(_) => Err(Error::new(ErrorCode::InvalidOperation, refusal)),
         }
     }
 }
@@ -214,3 +215,6 @@ fn check(message: &Telemetry) -> Result<(), Error> {
     }
     Ok(())
 }
+
+/// "Understand cloud-to-device messaging".
+const NO_MESSAGES: &str = "A module has no cloud-to-device messages.";

@@ -71,7 +71,7 @@ impl Random {
         100_000_000 + u32::from_le_bytes(self.bytes()) % 900_000_000
     }
 
-    fn bytes<const N: usize>(&mut self) -> [u8; N] {
+    pub(super) fn bytes<const N: usize>(&mut self) -> [u8; N] {
         let mut bytes = [0; N];
         (self.0)(&mut bytes);
         bytes

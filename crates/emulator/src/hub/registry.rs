@@ -15,7 +15,10 @@ pub use self::{
     modules::{ModuleInfo, ModuleSpec},
 };
 pub(super) use self::{modules::Module, record::Record};
-use super::{Capacity, CloseReason, ConnectionId, Error, Hub, IfMatch, Now, Random, queue::Queue};
+use super::{
+    Capacity, CloseReason, ConnectionId, Error, Hub, IfMatch, Now, Random, files::Uploads,
+    queue::Queue,
+};
 
 /// Whether a device may connect.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
@@ -87,6 +90,7 @@ pub(super) struct Device {
     pub(super) status_reason: Option<String>,
     pub(super) status_updated_at: Option<Timestamp>,
     pub(super) queue: Queue,
+    pub(super) uploads: Uploads,
     pub(super) modules: BTreeMap<ModuleId, Module>,
 }
 
@@ -308,6 +312,7 @@ impl Device {
             status_reason: spec.status_reason,
             status_updated_at: None,
             queue: Queue::default(),
+            uploads: Uploads::default(),
             modules: BTreeMap::new(),
         }
     }

@@ -7,6 +7,7 @@ mod connect;
 mod device_api;
 mod faults;
 mod feedback;
+mod files;
 mod jobs;
 mod messages;
 mod methods;

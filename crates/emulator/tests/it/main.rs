@@ -5,6 +5,7 @@ mod bulk;
 mod device_api;
 mod doors;
 mod feedback;
+mod files;
 mod jobs;
 mod provisioning;
 mod query;
