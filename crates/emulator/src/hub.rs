@@ -8,10 +8,10 @@
 //!                                                                             and a device's over HTTPS
 //! ```
 //!
-//! One file per concern: `registry` keeps identities, `access` judges who they are, `session` what a device has subscribed, `connection` and
-//! `connect` speak MQTT 3.1.1, `telemetry`, `messages`, `twin` and `methods` are the four things that a hub does,
-//! `device_api` is what of that a device has over HTTPS, `tier` says how much of it, `faults` makes it all go wrong on
-//! purpose.
+//! One file per concern: `registry` keeps identities, `access` judges who they are, `session` what a device has subscribed,
+//! `connection` and `connect` speak MQTT 3.1.1, `telemetry`, `messages`, `twin` and `methods` are the four things that a hub
+//! does, `query` and `jobs` work on many devices, `files` is file upload, `device_api` is what of all that a device has over
+//! HTTPS, `tier` says how much of it, `faults` makes it all go wrong on purpose.
 //!
 //! Each rule names the text that it imitates: "the MQTT page" is Microsoft's "Communicate with an IoT hub using the MQTT
 //! protocol"; other pages, SDKs and issues are named in full. Where Microsoft says nothing, the comment says that too.

@@ -97,27 +97,28 @@ impl Item {
             })
         };
         let needs_twin = |twin: Option<BulkTwin>| twin.ok_or_else(|| missing("tags or properties"));
-        let action = match mode {
+        // The REST reference begins the modes with a small letter, the Node SDK some of them with a capital one.
+        let action = match mode.to_ascii_lowercase().as_str() {
             "create" => BulkAction::Create(identity(twin)?),
             "update" => BulkAction::Update(identity(twin)?, IfMatch::Any),
-            "updateIfMatchETag" => BulkAction::Update(identity(twin)?, condition()?),
-            "createOrUpdate" => BulkAction::CreateOrUpdate(identity(twin)?, IfMatch::Any),
-            "createOrUpdateIfMatchETag" => {
+            "updateifmatchetag" => BulkAction::Update(identity(twin)?, condition()?),
+            "createorupdate" => BulkAction::CreateOrUpdate(identity(twin)?, IfMatch::Any),
+            "createorupdateifmatchetag" => {
                 BulkAction::CreateOrUpdate(identity(twin)?, condition()?)
             }
             "delete" => BulkAction::Delete(IfMatch::Any),
-            "deleteIfMatchETag" => BulkAction::Delete(condition()?),
-            "updateTwin" => BulkAction::UpdateTwin(BulkTwin {
+            "deleteifmatchetag" => BulkAction::Delete(condition()?),
+            "updatetwin" => BulkAction::UpdateTwin(BulkTwin {
                 if_match: IfMatch::Any,
                 ..needs_twin(twin)?
             }),
-            "updateTwinIfMatchETag" => {
+            "updatetwinifmatchetag" => {
                 if twin_etag.is_none() {
                     return Err(missing("a twinETag"));
                 }
                 BulkAction::UpdateTwin(needs_twin(twin)?)
             }
-            other => return Err(invalid(format!("There is no importMode {other}."))),
+            _ => return Err(invalid(format!("There is no importMode {mode}."))),
         };
         Ok(BulkItem {
             device,

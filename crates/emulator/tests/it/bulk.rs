@@ -44,7 +44,7 @@ async fn devices_and_modules_are_created_and_deleted_in_bulk() {
     );
 
     let half = send(json!([
-        {"id": "dev2", "importMode": "delete"},
+        {"id": "dev2", "importMode": "Delete"},
         {"id": "dev9", "importMode": "update"},
         {"id": "a/b", "importMode": "create"},
         {"id": "dev1", "importMode": "deleteIfMatchETag"},
