@@ -3,6 +3,8 @@
 //! Every flag can be given as an environment variable too; a test holds them to it.
 
 #[cfg(feature = "emulator")]
+use std::net::IpAddr;
+#[cfg(feature = "emulator")]
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -10,6 +12,8 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "emulator")]
 use emulator::hub::Tier;
+#[cfg(feature = "emulator")]
+use emulator::provisioning::service::IdScope;
 use iothub::{DeviceId, HubName};
 #[cfg(feature = "emulator")]
 use rustls_pki_types::{DnsName, ServerName};
@@ -117,6 +121,7 @@ pub struct DevArgs {
                   tombolo emulator --device sensor-1 --device sensor-2\n  \
                   tombolo emulator --hub-https-port 9443   without a right to port 443, for MQTT and curl\n  \
                   tombolo emulator --tier S1               with its throttles and quota\n  \
+                  tombolo emulator --hub east.localhost@127.0.0.1 --hub west.localhost@127.0.0.3\n  \
                   tombolo emulator --faults bad-day.toml --seed 7",
     // Azure's SDKs know no other.
     mut_arg("hub_https_port", |port| port.default_value("443"))
@@ -128,6 +133,16 @@ pub struct EmulatorArgs {
     /// Host name of the hub; names below .localhost and .local need no trust of their own
     #[arg(long, env = "TOMBOLO_HUB_NAME", value_name = "NAME", default_value = HUB_NAME)]
     pub hub_name: HubName,
+    /// In place of --hub-name: several hubs, each on a loopback address of its own; devices begin at the first one
+    #[arg(
+        long,
+        env = "TOMBOLO_HUB",
+        value_name = "NAME@ADDRESS",
+        value_delimiter = ',',
+        value_parser = place,
+        conflicts_with = "hub_name"
+    )]
+    pub hub: Vec<Place>,
     /// A device to begin with; may be given several times (in the variable: with commas between)
     #[arg(
         long,
@@ -140,6 +155,9 @@ pub struct EmulatorArgs {
     /// Where the local IoT Hub listens.
     #[command(flatten)]
     pub ports: HubPorts,
+    /// The provisioning service beside the hubs.
+    #[command(flatten)]
+    pub provisioning: ProvisioningArgs,
     /// How the local IoT Hub behaves.
     #[command(flatten)]
     pub behaviour: HubBehaviour,
@@ -168,6 +186,40 @@ pub struct HubPorts {
         default_value_t = 9443
     )]
     pub hub_https_port: u16,
+}
+
+/// A hub's name and the loopback address where it listens.
+#[cfg(feature = "emulator")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its name.
+    pub name: HubName,
+    /// Its address.
+    pub address: IpAddr,
+}
+
+/// The provisioning service beside the hubs.
+#[cfg(feature = "emulator")]
+#[derive(Debug, Args)]
+pub struct ProvisioningArgs {
+    /// Run no provisioning service (DPS)
+    #[arg(long, env = "TOMBOLO_NO_DPS", value_parser = FalseyValueParser::new())]
+    pub no_dps: bool,
+    /// Host name of the provisioning service
+    #[arg(long, env = "TOMBOLO_DPS_NAME", value_name = "NAME", default_value = DPS_NAME)]
+    pub dps_name: HubName,
+    /// Its loopback address, other than a hub's, for SDKs know one port only [default: 127.0.0.2, if there is one]
+    #[arg(long, env = "TOMBOLO_DPS_ADDRESS", value_name = "ADDRESS", value_parser = loopback)]
+    pub dps_address: Option<IpAddr>,
+    /// Its port for devices (MQTT over TLS) [default: the hub's]
+    #[arg(long, env = "TOMBOLO_DPS_MQTT_PORT", value_name = "PORT")]
+    pub dps_mqtt_port: Option<u16>,
+    /// Its port for HTTPS and MQTT over WebSocket [default: the hub's]
+    #[arg(long, env = "TOMBOLO_DPS_HTTPS_PORT", value_name = "PORT")]
+    pub dps_https_port: Option<u16>,
+    /// Its id scope; one that stays the same in the data folder if not given
+    #[arg(long, env = "TOMBOLO_DPS_ID_SCOPE", value_name = "SCOPE")]
+    pub dps_id_scope: Option<IdScope>,
 }
 
 /// How the local IoT Hub behaves.
@@ -330,6 +382,24 @@ fn host(text: &str) -> Result<DnsName<'static>, &'static str> {
     }
 }
 
+/// Nothing of the emulator is for other machines: its keys lie in the data folder of whoever started it.
+#[cfg(feature = "emulator")]
+fn loopback(text: &str) -> Result<IpAddr, &'static str> {
+    let address = text.parse().ok().filter(IpAddr::is_loopback);
+    address.ok_or("a loopback address is wanted, for example 127.0.0.2")
+}
+
+#[cfg(feature = "emulator")]
+fn place(text: &str) -> Result<Place, String> {
+    let (name, address) = text
+        .split_once('@')
+        .ok_or("a name and an address are wanted, for example east.localhost@127.0.0.3")?;
+    Ok(Place {
+        name: name.parse().map_err(|error| format!("{error}"))?,
+        address: loopback(address)?,
+    })
+}
+
 #[cfg(feature = "emulator")]
 const DEV: &str = "Runs the gateway and a local IoT Hub in one process, needs nothing else, and sends a first message \
     through both. Then it prints curl lines, each of which works as printed.\n\n\
@@ -354,6 +424,9 @@ const DATA: &str = "./tombolo-data";
 /// Below `.localhost`, so that it is on this machine wherever it is resolved (RFC 6761, 6.3), and no name of the gateway.
 #[cfg(feature = "emulator")]
 pub const HUB_NAME: &str = "tombolo-hub.localhost";
+
+#[cfg(feature = "emulator")]
+const DPS_NAME: &str = "tombolo-dps.localhost";
 
 #[cfg(test)]
 mod tests {
@@ -412,6 +485,27 @@ mod tests {
             (dev.hub.hub_mqtt_port, dev.hub.hub_https_port),
             (8883, 9443)
         );
+    }
+
+    #[cfg(feature = "emulator")]
+    #[test]
+    fn a_hub_has_a_place_on_loopback() {
+        let place = place("East.localhost@127.0.0.3").unwrap();
+        assert_eq!(place.name.as_str(), "east.localhost");
+        assert_eq!(place.address, IpAddr::from([127, 0, 0, 3]));
+        for bad in ["east.localhost", "east@10.0.0.1", "@127.0.0.1", "a@b"] {
+            let refused = Cli::try_parse_from(["tombolo", "emulator", "--hub", bad]);
+            assert_eq!(refused.unwrap_err().exit_code(), 2, "{bad}");
+        }
+        let both = [
+            "tombolo",
+            "emulator",
+            "--hub",
+            "a@127.0.0.1",
+            "--hub-name",
+            "b",
+        ];
+        assert!(Cli::try_parse_from(both).is_err());
     }
 
     #[cfg(feature = "emulator")]

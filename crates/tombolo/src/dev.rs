@@ -29,7 +29,7 @@ use crate::development_ca::{self, CERTIFICATE_PEM, DevelopmentCa, loopback_names
 use crate::gateway::{self, Gateway, Listeners};
 use crate::hub_behaviour::Behaviour;
 use crate::listen;
-use crate::local_hub::LocalHub;
+use crate::local_hub::{HubPlace, LocalHub};
 use crate::logs;
 use crate::stop::StopSignals;
 
@@ -59,7 +59,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
 
     let devices = std::slice::from_ref(&args.device);
     let behaviour = Behaviour::from_flags(&args.behaviour)?;
-    let hub = LocalHub::start(&folder, &ca, &hub_name, devices, &args.hub, behaviour).await?;
+    let place = HubPlace::alone(&hub_name);
+    let hub = LocalHub::start(&folder, &ca, &place, devices, &args.hub, behaviour).await?;
     let config = gateway_config(&args, &folder, &ca, &hub, &hub_name)?;
     let admin_token = folder.secret(ADMIN_TOKEN)?;
     let store = gateway::open_store(config.store.clone()).await?;

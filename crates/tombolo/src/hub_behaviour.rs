@@ -9,6 +9,7 @@ use emulator::{FaultFormat, parse_faults};
 use crate::cli::HubBehaviour;
 
 /// How the local IoT Hub behaves.
+#[derive(Clone)]
 pub(crate) struct Behaviour {
     capacity: Option<Capacity>,
     faults: Vec<FaultRule>,

@@ -34,6 +34,16 @@ pub const HUB_HTTPS: Listener = Listener {
     what: "the local IoT Hub (HTTPS)",
     changed_by: "--hub-https-port PORT (TOMBOLO_HUB_HTTPS_PORT)",
 };
+/// The local provisioning service for devices.
+pub const DPS_MQTT: Listener = Listener {
+    what: "the local provisioning service (MQTT)",
+    changed_by: "--dps-mqtt-port PORT (TOMBOLO_DPS_MQTT_PORT), --dps-address, or have none with --no-dps",
+};
+/// The local provisioning service over HTTPS.
+pub const DPS_HTTPS: Listener = Listener {
+    what: "the local provisioning service (HTTPS)",
+    changed_by: "--dps-https-port PORT (TOMBOLO_DPS_HTTPS_PORT), --dps-address, or have none with --no-dps",
+};
 
 impl Listener {
     /// Why the program can not listen there, and what to do.

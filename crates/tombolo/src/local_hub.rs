@@ -4,9 +4,10 @@
 //! folder keeps, so the connection strings of a device and of the service stay good from one start to the next.
 
 mod greeting;
+mod provisioning;
 
 use std::io::{self, IsTerminal as _, Write as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
@@ -18,7 +19,8 @@ use rustls_pki_types::{DnsName, ServerName};
 use secrecy::SecretString;
 
 use self::greeting::{ConnectionStrings, Greeting};
-use crate::cli::{EmulatorArgs, HubPorts};
+use self::provisioning::LocalProvisioning;
+use crate::cli::{EmulatorArgs, HubPorts, Place};
 use crate::curl::Curl;
 use crate::data_folder::DataFolder;
 use crate::development_ca::{CERTIFICATE_PEM, DevelopmentCa, loopback_names};
@@ -35,6 +37,33 @@ pub(crate) struct LocalHub {
     token: SecretString,
 }
 
+/// Where a hub listens, and whose keys and certificate it has.
+pub(crate) struct HubPlace {
+    name: HubName,
+    address: IpAddr,
+    /// What its own secrets are told by among several hubs; those of the only hub are the data folder's.
+    own: Option<String>,
+}
+
+impl HubPlace {
+    /// The only hub.
+    pub(crate) fn alone(name: &HubName) -> Self {
+        Self {
+            name: name.clone(),
+            address: Ipv4Addr::LOCALHOST.into(),
+            own: None,
+        }
+    }
+
+    fn among_several(place: &Place) -> Self {
+        Self {
+            name: place.name.clone(),
+            address: place.address,
+            own: Some(format!("hub-{}", place.name)),
+        }
+    }
+}
+
 impl LocalHub {
     /// Starts it on loopback.
     ///
@@ -44,27 +73,36 @@ impl LocalHub {
     pub(crate) async fn start(
         folder: &DataFolder,
         ca: &DevelopmentCa,
-        name: &HubName,
+        place: &HubPlace,
         devices: &[DeviceId],
         ports: &HubPorts,
         behaviour: Behaviour,
     ) -> Result<Self> {
         let mut names = loopback_names();
-        names.push(ServerName::DnsName(dns_name(name)?));
-        let certificate = ca.server_certificate(folder, "hub", &names, SystemTime::now())?;
+        names.push(ServerName::DnsName(dns_name(&place.name)?));
+        if !names.contains(&ServerName::IpAddress(place.address.into())) {
+            names.push(ServerName::IpAddress(place.address.into()));
+        }
+        let stem = place.own.as_deref().unwrap_or("hub");
+        let certificate = ca.server_certificate(folder, stem, &names, SystemTime::now())?;
         let tls = emulator::Tls {
             certificates: certificate.chain,
             key: certificate.key,
         };
-        let keys = Keys(folder.key("hub.key")?);
+        let key = folder.key("hub.key")?;
+        let keys = Keys(match &place.own {
+            None => key,
+            Some(own) => key.derive(own),
+        });
         let token = folder.secret("hub.token")?;
-        let hub = hub::Config::new(name.clone(), keys.policies());
+        let hub = hub::Config::new(place.name.clone(), keys.policies());
         let mut config = emulator::Config {
             devices: devices.iter().map(|id| keys.identity(id)).collect(),
-            mqtt: SocketAddr::from(([127, 0, 0, 1], ports.hub_mqtt_port)),
-            https: SocketAddr::from(([127, 0, 0, 1], ports.hub_https_port)),
+            mqtt: SocketAddr::new(place.address, ports.hub_mqtt_port),
+            https: SocketAddr::new(place.address, ports.hub_https_port),
             ..emulator::Config::new(hub, tls, token.clone())
         };
+        config.allowed_hosts.push(place.address.to_string());
         behaviour.apply(&mut config);
         let emulator = Emulator::start(config).await.map_err(|error| match error {
             StartError::Bind {
@@ -167,29 +205,52 @@ impl Keys {
 pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
     logs::start(&args.logs.over(logs::Config::default()))?;
     let folder = DataFolder::open(&args.data)?;
-    let name = dns_name(&args.hub_name)?;
+    let first = args.hub.first().map_or(&args.hub_name, |hub| &hub.name);
+    let name = dns_name(first)?;
     let ca = DevelopmentCa::open(&folder, Some(&name), SystemTime::now())?;
     let behaviour = Behaviour::from_flags(&args.behaviour)?;
     let seed = behaviour.seed();
-    let (hub_name, ports) = (&args.hub_name, &args.ports);
-    let hub = LocalHub::start(&folder, &ca, hub_name, &args.device, ports, behaviour).await?;
-    let strings = ConnectionStrings::write(&hub, &folder, &args.device)?;
+    let places: Vec<_> = match args.hub.as_slice() {
+        [] => vec![HubPlace::alone(&args.hub_name)],
+        hubs => hubs.iter().map(HubPlace::among_several).collect(),
+    };
+    let (mut hubs, mut devices) = (Vec::new(), args.device.as_slice());
+    for place in &places {
+        let behaviour = behaviour.clone();
+        let hub = LocalHub::start(&folder, &ca, place, devices, &args.ports, behaviour).await?;
+        hubs.push(hub);
+        devices = &[];
+    }
+    let provisioning =
+        LocalProvisioning::start(&folder, &ca, &hubs, &args.provisioning, &args.ports).await?;
+    let hub = hubs.first().context("there is a hub at least")?;
+    let strings = ConnectionStrings::write(hub, &folder, &args.device)?;
     let greeting = Greeting {
         name: hub.emulator.hub_name(),
         mqtt: hub.mqtt_address(),
         https: hub.emulator.https_address(),
-        is_name_known: is_known(&args.hub_name, hub.mqtt_address().ip()).await,
+        is_name_known: is_known(hub.emulator.hub_name(), hub.mqtt_address().ip()).await,
         ca: folder.file(CERTIFICATE_PEM),
         strings: &strings,
         shows_keys: io::stdout().is_terminal(),
         curl: &hub.curl(&folder)?,
         service_url: &hub.service_url(),
         seed,
+        others: &provisioning::beside(&hubs, &folder)?,
+        provisioning: &provisioning.to_string(),
     };
-    write!(io::stdout().lock(), "{greeting}")?;
+    // Before the greeting, for who reads "Ctrl-C stops" may believe it.
     let mut signals = StopSignals::catch()?;
+    write!(io::stdout().lock(), "{greeting}")?;
     signals.asked().await;
-    signals.stop(hub.stop()).await
+    let stop = async {
+        provisioning.stop().await?;
+        for hub in hubs {
+            hub.stop().await?;
+        }
+        Ok(())
+    };
+    signals.stop(stop).await
 }
 
 /// Whether programs on this machine find the hub under its name. That is so for every name below `.localhost` where

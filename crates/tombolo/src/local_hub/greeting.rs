@@ -70,6 +70,10 @@ pub(super) struct Greeting<'a> {
     pub(super) service_url: &'a str,
     /// What repeats the chances of faults.
     pub(super) seed: u64,
+    /// The other hubs, if there are several.
+    pub(super) others: &'a str,
+    /// What is to be said of the provisioning service.
+    pub(super) provisioning: &'a str,
 }
 
 impl fmt::Display for Greeting<'_> {
@@ -91,6 +95,7 @@ What it knows is gone when it stops; its keys stay.
         )?;
         self.places(f)?;
         self.strings(f)?;
+        write!(f, "{}{}", self.others, self.provisioning)?;
         self.trust(f)?;
         writeln!(
             f,
@@ -225,6 +230,8 @@ mod tests {
             curl: &curl,
             service_url: "https://localhost:443",
             seed: 7,
+            others: "",
+            provisioning: "",
         };
         change(&mut greeting);
         greeting.to_string()

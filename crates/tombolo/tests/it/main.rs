@@ -5,5 +5,6 @@
 mod dev;
 mod lines;
 mod program;
+mod provisioning;
 mod serve;
 mod token;
