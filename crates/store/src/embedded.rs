@@ -17,7 +17,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, mpsc},
 };
 
 use iothub::Timestamp;
@@ -311,9 +311,15 @@ pub fn salvage_files(from: &dyn Files, to: Arc<dyn Files>) -> Result<Salvaged, O
     };
     let log = resume.start(to, limits)?;
     let failed = log.failed();
+    let mut waiting = 0;
     let (records, damage) = log::salvage(from, |record| {
         // A failure shows below.
         let _ = log.append(Kind::Note, record.to_vec(), |_| {});
+        waiting += record.len();
+        if waiting > COPIED_AT_ONCE {
+            wait(&log);
+            waiting = 0;
+        }
     })?;
     log.close();
     if *failed.borrow() {
@@ -332,6 +338,17 @@ impl Drop for Keeper {
     }
 }
 
+/// Waits until what was appended is flushed, or never will be.
+fn wait(log: &Log) {
+    let (tell, told) = mpsc::channel();
+    let barrier = log.barrier(move |_| {
+        let _ = tell.send(());
+    });
+    if barrier.is_ok() {
+        let _ = told.recv();
+    }
+}
+
 fn folder(path: &Path) -> Result<Folder, OpenError> {
     Folder::open(path.to_owned()).map_err(|source| {
         if source.kind() == io::ErrorKind::WouldBlock {
@@ -347,3 +364,5 @@ fn folder(path: &Path) -> Result<Folder, OpenError> {
 
 /// Where tokens are kept, unless the configuration names another file.
 const TOKENS: &str = "tokens.jsonl";
+/// Bytes that are copied before the copy waits for the disk.
+const COPIED_AT_ONCE: usize = 8 << 20;

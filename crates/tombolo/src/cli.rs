@@ -60,6 +60,9 @@ pub enum Command {
     /// Make, list and revoke the tokens with which devices speak to the gateway
     #[command(long_about = TOKEN)]
     Token(TokenArgs),
+    /// Look after the folder in which a gateway keeps what must survive
+    #[command(long_about = STORE)]
+    Store(StoreArgs),
 }
 
 /// `tombolo dev`
@@ -296,6 +299,37 @@ pub struct TokenArgs {
     pub admin: AdminArgs,
 }
 
+/// `tombolo store`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+                  tombolo store verify --folder /var/lib/tombolo/store\n  \
+                  tombolo store salvage --folder /var/lib/tombolo/store --to /var/lib/tombolo/saved")]
+pub struct StoreArgs {
+    /// What to do with it.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// What can be done with a store's folder.
+#[derive(Debug, Subcommand)]
+pub enum StoreCommand {
+    /// Read all of it and say whether it is whole; changes nothing
+    Verify {
+        /// The folder, disk.folder in the configuration
+        #[arg(long, env = "TOMBOLO_FOLDER", value_name = "DIR")]
+        folder: PathBuf,
+    },
+    /// Copy what can be read of a damaged one into an empty folder, and list the rest
+    Salvage {
+        /// The damaged folder; it is left as it is
+        #[arg(long, env = "TOMBOLO_FOLDER", value_name = "DIR")]
+        folder: PathBuf,
+        /// The folder that takes the copy
+        #[arg(long, env = "TOMBOLO_TO", value_name = "DIR")]
+        to: PathBuf,
+    },
+}
+
 /// What can be done with tokens.
 #[derive(Debug, Subcommand)]
 pub enum TokenCommand {
@@ -415,6 +449,11 @@ const SERVE: &str = "Runs the gateway. What it listens on, which hub and which d
 const EMULATOR: &str = "Runs the local IoT Hub alone, for the tests of a back end or for Azure's own SDKs: the real hub's rules, \
     no cloud. It listens on loopback. Devices, twins and messages are kept in memory; certificates and keys \
     in the data folder.";
+
+const STORE: &str = "Looks after the folder in which a gateway keeps what must survive (disk.folder in its configuration). The \
+    gateway must not run meanwhile. A gateway does not start on a damaged folder: it would forget promises without a \
+    word. What salvage copies is in order and whole; an outcome that could not be read means that its message is sent once \
+    more, under the same id.";
 
 const TOKEN: &str = "Makes, lists and revokes the tokens with which devices speak to the gateway. It asks the admin API of a \
     gateway that runs; a token is shown once, when it is made.";

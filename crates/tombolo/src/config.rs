@@ -24,6 +24,9 @@ pub struct Config {
     pub upstream: upstream::Config,
     /// What crosses between the two.
     pub store: store::memory::Config,
+    /// Where the store keeps what must survive. Without it nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<store::embedded::Config>,
     /// What operators touch.
     pub admin: Admin,
     /// What is logged.

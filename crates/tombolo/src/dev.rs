@@ -63,7 +63,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let hub = LocalHub::start(&folder, &ca, &place, devices, &args.hub, behaviour).await?;
     let config = gateway_config(&args, &folder, &ca, &hub, &hub_name)?;
     let admin_token = folder.secret(ADMIN_TOKEN)?;
-    let store = gateway::open_store(config.store.clone()).await?;
+    let (store, _keeper) = gateway::open_store(config.store.clone(), None).await?;
     let gateway = Gateway::start(config, store.clone(), admin_token, LISTENERS).await?;
 
     let token = folder.secret(&format!("device-{}.token", args.device))?;
@@ -162,6 +162,7 @@ fn gateway_config(
         front,
         upstream,
         store,
+        disk: None,
         admin: Admin {
             token_file: folder.file(ADMIN_TOKEN),
         },

@@ -10,7 +10,10 @@ use anyhow::{Context as _, Result};
 use front::Front;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use secrecy::SecretString;
-use store::{NodeId, Store};
+use store::{
+    NodeId, Store,
+    embedded::{Keeper, Recovery},
+};
 use tokio::task::JoinSet;
 use upstream::Upstream;
 
@@ -52,6 +55,7 @@ impl Gateway {
             front,
             mut upstream,
             store: _,
+            disk: _,
             admin: _,
             log: _,
         } = config;
@@ -112,15 +116,46 @@ fn raise_limit_of_open_files() {
     }
 }
 
-/// Opens the store of a configuration.
+/// Opens the store of a configuration, and says what it has found.
 ///
 /// # Errors
 ///
-/// When its file can not be used.
-pub(crate) async fn open_store(config: store::memory::Config) -> Result<Store> {
-    // It may read a file.
-    let opened = tokio::task::spawn_blocking(move || store::memory::open(config)).await?;
-    opened.context("could not open the store")
+/// When its files can not be used, or are damaged.
+pub(crate) async fn open_store(
+    config: store::memory::Config,
+    disk: Option<store::embedded::Config>,
+) -> Result<(Store, Option<Keeper>)> {
+    // It may read files.
+    let opened = tokio::task::spawn_blocking(move || match disk {
+        None => Ok((store::memory::open(config)?, None)),
+        Some(disk) => {
+            let opened = store::embedded::open(config, &disk)?;
+            tell(&opened.recovery);
+            anyhow::Ok((opened.store, Some(opened.keeper)))
+        }
+    });
+    opened.await?.context("could not open the store")
+}
+
+fn tell(recovery: &Recovery) {
+    tracing::info!(
+        entries = recovery.entries,
+        oldest = recovery.oldest.map(tracing::field::display),
+        messages = recovery.messages,
+        dead_letters = recovery.dead_letters,
+        receipts_and_keys = recovery.receipts_and_keys,
+        bytes = recovery.log.bytes,
+        "the store is open"
+    );
+    if let Some(torn) = &recovery.log.torn {
+        tracing::warn!(%torn, "the end of the store was cut off by a crash: nobody was told of it");
+    }
+    if recovery.log.damaged_marks > 0 {
+        tracing::warn!(
+            entries = recovery.log.damaged_marks,
+            "the store's mark was damaged; the store itself is whole"
+        );
+    }
 }
 
 async fn start_front(

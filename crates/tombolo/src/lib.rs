@@ -38,6 +38,7 @@ pub mod logs;
 mod metrics;
 mod serve;
 mod stop;
+mod store_folder;
 mod token;
 
 use std::io::Write as _;
@@ -75,6 +76,7 @@ fn carry_out(command: Command) -> Result<()> {
             None => Ok(()),
         },
         Command::Token(args) => to_the_end(token::run(args)),
+        Command::Store(args) => store_folder::run(args),
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::io::Write as _;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use store::embedded::Keeper;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ServeArgs;
@@ -46,17 +47,45 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     let admin_token = data_folder::secret_file(&config.admin.token_file)
         .context("admin.token_file: there is no token for the admin API")?;
     let mut reload = signal(SignalKind::hangup()).context("could not catch SIGHUP")?;
-    let store = gateway::open_store(config.store.clone()).await?;
+    let (store, keeper) = gateway::open_store(config.store.clone(), config.disk.clone()).await?;
     let gateway = Gateway::start(config, store, admin_token, LISTENERS).await?;
     let mut signals = StopSignals::catch()?;
     loop {
         tokio::select! {
             () = signals.asked() => break,
+            () = failed(keeper.as_ref()) => break,
             _ = reload.recv() => reload_certificate(&gateway).await,
         }
     }
     tracing::info!("stopping");
-    signals.stop(gateway.stop()).await
+    let stopped = signals.stop(gateway.stop()).await;
+    match keeper {
+        Some(keeper) => close(keeper).await.and(stopped),
+        None => stopped,
+    }
+}
+
+/// Waits until the store has failed; without a disk it can not.
+async fn failed(keeper: Option<&Keeper>) {
+    match keeper {
+        Some(keeper) => keeper.failed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Closes the store, after everything that uses it.
+async fn close(keeper: Keeper) -> Result<()> {
+    let has_failed = tokio::task::spawn_blocking(move || {
+        keeper.close();
+        keeper.has_failed()
+    });
+    if has_failed.await? {
+        bail!(
+            "the store has failed: a flush did, so what the disk has is not known. Look at the disk, then start again: \
+             everything that was promised is found there, or named"
+        );
+    }
+    Ok(())
 }
 
 async fn reload_certificate(gateway: &Gateway) {

@@ -7,4 +7,5 @@ mod lines;
 mod program;
 mod provisioning;
 mod serve;
+mod store;
 mod token;

@@ -41,11 +41,12 @@ async fn a_gateway_serves_a_device_of_a_hub_in_another_process() {
     let config = format!(
         "[front]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"127.0.0.1:0\"\n\
          certificate_file = {certificate:?}\nkey_file = {certificate:?}\n\
-         [admin]\ntoken_file = {admin:?}\n\
+         [admin]\ntoken_file = {admin:?}\n[disk]\nfolder = {disk:?}\n\
          [[upstream.hubs]]\nname = \"tombolo-hub.localhost\"\naddress = \"{address}\"\nca_file = {ca:?}\n\
          [[upstream.devices]]\nid = \"sensor-1\"\nkey.file = {key:?}\n",
         certificate = dev_data.join("gateway.pem"),
         admin = path("admin.token"),
+        disk = path("store"),
         address = hub.address("MQTT over TLS "),
         ca = hub_data.join("ca.pem"),
         key = path("key"),
