@@ -160,9 +160,14 @@ impl LocalHub {
         self.emulator.mqtt_address()
     }
 
-    /// Where the service API is.
+    /// Where the service API is. `localhost` is one address; a hub elsewhere is asked for by its own.
     pub(crate) fn service_url(&self) -> String {
-        format!("https://localhost:{}", self.emulator.https_address().port())
+        let address = self.emulator.https_address();
+        if address.ip() == Ipv4Addr::LOCALHOST {
+            format!("https://localhost:{}", address.port())
+        } else {
+            format!("https://{address}")
+        }
     }
 }
 
