@@ -276,8 +276,8 @@ pub enum Failure {
     HubError {
         /// HTTP's meaning.
         status: u16,
-        /// What the hub said, if that could be read.
-        error: Option<HubError>,
+        /// What the hub said, if that could be read. Boxed, because every entry has an outcome, and hardly any this one.
+        error: Option<Box<HubError>>,
     },
     /// The hub refuses the credential that the gateway holds for the device.
     #[error("the hub refuses the credential of the device")]

@@ -166,7 +166,7 @@ impl From<SubmitError> for Refusal {
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         let code = match &failure {
-            Failure::HubError { status, error } => return hub_error(*status, error.as_ref()),
+            Failure::HubError { status, error } => return hub_error(*status, error.as_deref()),
             Failure::CredentialRefused => Code::HubRefused,
             Failure::HubUnavailable => Code::HubUnavailable,
             Failure::HubTimeout => Code::HubTimeout,

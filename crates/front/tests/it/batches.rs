@@ -174,13 +174,13 @@ async fn what_the_hub_does_to_one_message_is_said_of_that_one() {
     let mut rig = Rig::start().await;
     let throttled = Failure::HubError {
         status: 429,
-        error: Some(HubError {
+        error: Some(Box::new(HubError {
             error_code: 429_001,
             tracking_id: String::new(),
             message: "slow down".to_owned(),
             timestamp_utc: String::new(),
             info: Value::Null,
-        }),
+        })),
     };
     fails_at(&mut rig, "b", throttled).await;
     let body = r#"[{"body":"a"},{"body":"b"},{"body":"c"}]"#;

@@ -109,7 +109,7 @@ async fn what_the_hub_does_not_do_is_said() {
         (
             Failure::HubError {
                 status: 403,
-                error: Some(quota),
+                error: Some(Box::new(quota)),
             },
             429,
             "throttled",

@@ -51,15 +51,12 @@ impl Driver {
         error: TwinError,
     ) -> Result<(), StoreError> {
         self.paused_until = None;
-        tracing::debug!(error = chain(&error), "the hub refused a twin request");
+        tracing::debug!(device = %self.identity, error = chain(&error), "the hub refused a twin request");
         let Some(work) = self.in_flight.end(id) else {
             return Ok(());
         };
         let failure = match error {
-            TwinError::Refused { status, error } => Failure::HubError {
-                status,
-                error: error.map(|error| *error),
-            },
+            TwinError::Refused { status, error } => Failure::HubError { status, error },
             // The hub's fault, and not one that it names.
             TwinError::Unreadable(_) => Failure::HubError {
                 status: 502,

@@ -336,13 +336,13 @@ impl<'a> Decoder<'a> {
             2 => Err(Failure::HubError {
                 status: u16::try_from(self.u32()?).ok()?,
                 error: self.option(|from| {
-                    Some(HubError {
+                    Some(Box::new(HubError {
                         error_code: from.u32()?,
                         tracking_id: from.string()?,
                         message: from.string()?,
                         timestamp_utc: from.string()?,
                         info: serde_json::Value::Null,
-                    })
+                    }))
                 })?,
             }),
             3 => Err(Failure::CredentialRefused),
