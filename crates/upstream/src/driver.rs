@@ -19,6 +19,11 @@
 //! not sent fail at once, and so do new ones until the next attempt begins: their clients can do something better than wait.
 //! What was sent on a connection that was lost keeps its deadline, for it may have happened and can still be confirmed.
 //!
+//! # Logs
+//!
+//! Each line names the device in a field of its own. A span around the task would be entered and left at every poll, and kept
+//! by the subscriber for as long as the session lasts: that costs more than all lines that a session ever writes.
+//!
 //! # After a crash
 //!
 //! Nothing here survives. The hub offers again what it got no PUBACK for; the store gives durable entries to the next
@@ -77,14 +82,20 @@ pub(crate) async fn drive(node: Arc<Node>, identity: Identity, place: Arc<Place>
     let Some(lease) = acquire(&node, &identity).await else {
         return;
     };
-    let opened = Box::pin(Driver::open(Arc::clone(&node), identity, place, lease)).await;
+    let opened = Box::pin(Driver::open(
+        Arc::clone(&node),
+        identity.clone(),
+        place,
+        lease,
+    ))
+    .await;
     let mut driver = match opened {
         Ok(driver) => driver,
-        Err(error) => return pause(&node, &error).await,
+        Err(error) => return pause(&node, &identity, &error).await,
     };
     if let Err(error) = driver.run().await {
         // The device is wanted again as soon as the driver is dropped.
-        pause(&node, &error).await;
+        pause(&node, &identity, &error).await;
     }
 }
 
@@ -95,7 +106,7 @@ async fn acquire(node: &Node, identity: &Identity) -> Option<HeldLease> {
             Ok(lease) => return Some(lease),
             Err(StoreError::Held { for_at_least, .. }) => for_at_least.max(PAUSE),
             Err(error) => {
-                tracing::debug!(%error, "no session lease");
+                tracing::debug!(device = %identity, %error, "no session lease");
                 PAUSE
             }
         };
@@ -106,8 +117,8 @@ async fn acquire(node: &Node, identity: &Identity) -> Option<HeldLease> {
     }
 }
 
-async fn pause(node: &Node, error: &StoreError) {
-    tracing::warn!(%error, "session given up");
+async fn pause(node: &Node, identity: &Identity, error: &StoreError) {
+    tracing::warn!(device = %identity, %error, "session given up");
     select! {
         () = tokio::time::sleep(PAUSE) => {}
         () = node.stop.cancelled() => {}

@@ -16,7 +16,6 @@ use iothub::Identity;
 use store::StoreError;
 use tokio::{select, task::JoinSet};
 use tokio_util::task::JoinMap;
-use tracing::Instrument as _;
 
 use crate::{
     driver::drive,
@@ -153,8 +152,7 @@ impl Manager {
     fn start(&mut self, identity: Identity) {
         let place = Arc::new(Place::default());
         self.places.insert(identity.clone(), Arc::clone(&place));
-        let span = tracing::info_span!("session", device = %identity);
-        let session = drive(Arc::clone(&self.node), identity.clone(), place).instrument(span);
+        let session = drive(Arc::clone(&self.node), identity.clone(), place);
         self.sessions.spawn(identity, session);
     }
 }

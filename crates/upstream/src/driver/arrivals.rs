@@ -62,7 +62,7 @@ impl Driver {
         let response = MethodResponse { status, payload };
         if let Err(error) = self.session.answer(id, request, &response, now) {
             // The caller hears of it from the hub, when its time is over.
-            tracing::debug!(%error, "a direct method is not answered");
+            tracing::debug!(device = %self.identity, %error, "a direct method is not answered");
             self.in_flight.end(id);
         }
     }
@@ -72,7 +72,7 @@ impl Driver {
     pub(super) fn on_unreadable(&mut self, receipt: Option<Receipt>, error: &ParseTopicError) {
         self.node.meters.messages_unreadable.increment(1);
         let error = chain(error);
-        tracing::warn!(error, "the hub delivered a message that cannot be read");
+        tracing::warn!(device = %self.identity, error, "the hub delivered a message that cannot be read");
         if let Some(receipt) = receipt {
             self.acknowledge(receipt);
         }
@@ -88,7 +88,7 @@ impl Driver {
     fn acknowledge(&mut self, receipt: Receipt) {
         if let Err(error) = self.session.acknowledge(receipt, now()) {
             // Whoever has settled hears of it when the connection's messages are withdrawn.
-            tracing::debug!(%error, "a message was settled too late");
+            tracing::debug!(device = %self.identity, %error, "a message was settled too late");
         }
     }
 
@@ -96,7 +96,7 @@ impl Driver {
     pub(super) fn give_back(&mut self, now: Instant) {
         match self.phase {
             Phase::Open => {
-                tracing::info!("messages are given back to the hub");
+                tracing::info!(device = %self.identity, "messages are given back to the hub");
                 self.phase = Phase::GivingBack;
                 if self.session_span().is_on(now) {
                     self.session.reconnect(now);

@@ -32,7 +32,7 @@ impl Driver {
             return self.session.postpone_renewal(until);
         }
         if let Err(error) = self.open_socket(Purpose::Renew) {
-            tracing::debug!(error, "the credential is not renewed");
+            tracing::debug!(device = %self.identity, error, "the credential is not renewed");
             self.session.handle_connect_failed(now());
         }
     }
@@ -75,7 +75,7 @@ impl Driver {
                         .on_no_connection(Outlook::Unavailable, chain(&error))
                         .await;
                 }
-                tracing::debug!(error = chain(&error), "no connection for fresh credentials");
+                tracing::debug!(device = %self.identity, error = chain(&error), "no connection for fresh credentials");
             }
             LinkEvent::Read => {}
             LinkEvent::Written => {
@@ -89,7 +89,7 @@ impl Driver {
     }
 
     pub(super) fn on_connected(&mut self, epoch: session::ConnectionEpoch, session_present: bool) {
-        tracing::info!(connection = epoch.0, session_present, "session up");
+        tracing::info!(device = %self.identity, connection = epoch.0, session_present, "session up");
         self.node.meters.connected.increment(1);
         self.outlook = Outlook::Good;
         self.credential.accepted(now());
@@ -124,9 +124,9 @@ impl Driver {
         error: String,
     ) -> Result<(), StoreError> {
         if self.report.last_error.as_ref() == Some(&error) {
-            tracing::debug!(error, "still no session");
+            tracing::debug!(device = %self.identity, error, "still no session");
         } else {
-            tracing::warn!(error, "no session");
+            tracing::warn!(device = %self.identity, error, "no session");
         }
         self.report.last_error = Some(error);
         self.outlook = outlook;
@@ -145,7 +145,7 @@ impl Driver {
         connection: ConnectionEpoch,
         reason: LossReason,
     ) -> Result<(), StoreError> {
-        tracing::info!(connection = connection.0, %reason, "session down");
+        tracing::info!(device = %self.identity, connection = connection.0, %reason, "session down");
         Meters::disconnected(loss_name(reason));
         self.credential.lost(now());
         if !is_orderly(reason) {

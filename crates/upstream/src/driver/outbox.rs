@@ -86,7 +86,7 @@ impl Driver {
         let Err(error) = taken else {
             return Ok(());
         };
-        tracing::debug!(%error, "not taken by the session");
+        tracing::debug!(device = %self.identity, %error, "not taken by the session");
         let failure = match error {
             NotTaken::TooLarge { .. } | NotTaken::TopicTooLong { .. } => Failure::DoesNotFit,
             // The session began to close while the entries were on their way.
