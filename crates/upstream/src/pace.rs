@@ -103,14 +103,24 @@ impl Turnstile {
     pub(crate) async fn run(&self) {
         loop {
             let wanted = self.is_wanted.notified();
-            let next = self.gate.lock().next(now());
-            match next {
-                Next::Admitted => {}
-                Next::Later(at) => select! {
+            match self.give_turns(now()) {
+                Some(at) => select! {
                     () = tokio::time::sleep_until(at.into()) => {}
                     () = wanted => {}
                 },
-                Next::Nobody => wanted.await,
+                None => wanted.await,
+            }
+        }
+    }
+
+    /// Gives all turns that can be given now; says when there is another one for somebody who waits.
+    fn give_turns(&self, now: Instant) -> Option<Instant> {
+        let mut gate = self.gate.lock();
+        loop {
+            match gate.next(now) {
+                Next::Admitted => {}
+                Next::Later(at) => return Some(at),
+                Next::Nobody => return None,
             }
         }
     }
@@ -132,6 +142,8 @@ impl Turn {
 
     /// Waits until it is this one's turn.
     pub(crate) async fn admitted(&self) {
+        // Mostly nobody else waits: then a device goes at once, without a round through the task that gives turns.
+        self.turnstile.give_turns(now());
         while self.waiter.state.load(Ordering::Acquire) != ADMITTED {
             self.waiter.admitted.notified().await;
         }
