@@ -281,7 +281,14 @@ impl Driver {
     }
 
     /// Waits until something happens. The session gets what the hub sent.
+    ///
+    /// What there is most of is asked first, so that the rest is not asked each time. None of the first three can keep the
+    /// others from their turn for long: the session's windows bound the outbox, and what comes from the hub unasked is
+    /// little. Only a lost lease must not wait, whatever the hub sends.
     async fn happens(&mut self) -> Happened {
+        if self.phase != Phase::Stopping && self.ended.is_cancelled() {
+            return Happened::Stop;
+        }
         let may_take = self.may_take();
         let Self {
             lanes,
@@ -297,16 +304,17 @@ impl Driver {
             ..
         } = self;
         select! {
-            () = ended.cancelled(), if *phase != Phase::Stopping => Happened::Stop,
+            biased;
+            () = lanes.ready(), if may_take => Happened::Outbox,
+            () = alarm.rings() => Happened::Time,
             event = poll_fn(|cx| link.poll(cx, |bytes| session.handle_input(bytes, now()))) => {
                 Happened::Link(event)
             }
-            () = place.asked_for() => Happened::PlaceAskedFor,
-            () = needs.changed() => Happened::Needs,
-            () = credential.freshened() => Happened::FreshToken,
-            () = lanes.ready(), if may_take => Happened::Outbox,
             receipt = poll_fn(|cx| held.poll_settlement(cx)) => Happened::Settlement(receipt),
-            () = alarm.rings() => Happened::Time,
+            () = needs.changed() => Happened::Needs,
+            () = ended.cancelled(), if *phase != Phase::Stopping => Happened::Stop,
+            () = place.asked_for() => Happened::PlaceAskedFor,
+            () = credential.freshened() => Happened::FreshToken,
         }
     }
 
@@ -339,11 +347,12 @@ impl Driver {
             Happened::Settlement(receipt) => self.on_settlement(receipt),
             Happened::Time => self.on_time().await?,
         }
-        if self.has_lingered(now()) && self.may_take() {
+        let now = now();
+        if self.has_lingered(now) && self.may_take() {
             // What has come in and was not looked at yet keeps the session.
             self.take_work().await?;
         }
-        self.on_changed_wishes();
+        self.on_changed_wishes(now);
         self.place.set_idle_since(self.idle_since());
         self.drain().await
     }

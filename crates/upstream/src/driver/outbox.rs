@@ -24,7 +24,7 @@ impl Driver {
             }
             for entry in self.lanes.take(lane, room).await? {
                 is_any = true;
-                self.begin(lane, entry, now).await?;
+                self.begin(lane, &entry, now).await?;
             }
         }
         if is_any {
@@ -41,7 +41,7 @@ impl Driver {
     pub(super) async fn begin(
         &mut self,
         lane: Lane,
-        entry: OutboxEntry,
+        entry: &OutboxEntry,
         now: Instant,
     ) -> Result<(), StoreError> {
         let waited = wall_now().saturating_since(entry.accepted_at);

@@ -42,8 +42,7 @@ impl Driver {
     }
 
     /// Brings the session in line with what is wanted of it at this moment.
-    pub(super) fn on_changed_wishes(&mut self) {
-        let now = now();
+    pub(super) fn on_changed_wishes(&mut self, now: Instant) {
         if self.phase != Phase::Open {
             return;
         }
