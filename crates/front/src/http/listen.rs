@@ -170,19 +170,17 @@ async fn serve_http1<A: Application>(
             }
         })
     };
-    let mut connection = http1::Builder::new()
-        // Ours is `Pulse`.
-        .header_read_timeout(None)
-        .max_headers(shared.limits.headers.saturating_mul(HARD_LIMIT))
-        .max_header_size(shared.limits.header_bytes.saturating_mul(HARD_LIMIT))
-        .max_buf_size(
-            shared
-                .limits
-                .header_bytes
-                .saturating_mul(HARD_LIMIT)
-                .max(READ_BUFFER),
-        )
-        .serve_connection(TokioIo::new(Watched::new(stream, pulse.clone())), service);
+    let header_bytes = shared.limits.header_bytes.saturating_mul(HARD_LIMIT);
+    let mut http = http1::Builder::new();
+    // Ours is `Pulse`.
+    http.header_read_timeout(None)
+        .max_header_size(header_bytes)
+        .max_buf_size(header_bytes.max(READ_BUFFER));
+    if shared.limits.headers >= USUAL_HEADERS {
+        http.max_headers(shared.limits.headers.saturating_mul(HARD_LIMIT));
+    }
+    let stream = Watched::new(stream, pulse.clone());
+    let mut connection = http.serve_connection(TokioIo::new(stream), service);
     match drive(Pin::new(&mut connection), &pulse, shared).await {
         Ended::Served => linger(connection.into_parts().io.into_inner()).await,
         Ended::Cut => {}
@@ -232,6 +230,8 @@ where
     C::Error: Display,
 {
     let mut alarm = pin!(sleep(shared.waits.header));
+    // A token of its own: it is looked at with every request, and the one of all is a lock that all would take.
+    let stopping = shared.stop.stopping.child_token();
     tokio::select! {
         biased;
         result = connection.as_mut() => return served(result),
@@ -242,7 +242,7 @@ where
                 return Ended::Cut;
             }
         },
-        () = shared.stop.stopping.cancelled() => {}
+        () = stopping.cancelled() => {}
     }
     connection.as_mut().graceful_shutdown();
     loop {
@@ -307,6 +307,9 @@ const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
 /// Times a limit on headers: up to it we refuse with a body that says why, beyond it hyper answers a bare 431.
 const HARD_LIMIT: usize = 2;
+/// Headers of a request that hyper takes unless it is told another number. Of these it keeps a table on the stack; for
+/// another number it allocates and fills one with every request.
+const USUAL_HEADERS: usize = 100;
 /// hyper's least buffer for reading.
 const READ_BUFFER: usize = 8192;
 /// Bytes that one HTTP/2 stream may have under way: the largest telemetry body, so that it needs no second round trip.

@@ -120,16 +120,22 @@ async fn a_request_has_64_headers() {
         let more: String = (2..headers).map(|n| format!("x-{n}: 1\r\n")).collect();
         format!("GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{more}\r\n")
     };
-    for (headers, expected) in [(63, "200"), (64, "200"), (65, "431"), (129, "431")] {
+    for (headers, expected) in [
+        (63, "200"),
+        (64, "200"),
+        (65, "431"),
+        (100, "431"),
+        (101, "431"),
+    ] {
         let answer = rig.exchange(with(headers).as_bytes()).await;
         assert!(
             answer.starts_with(&format!("HTTP/1.1 {expected} ")),
             "{headers}: {answer}"
         );
-        // hyper's own limit, which is twice as wide, says nothing more.
+        // Beyond 100 it is hyper that refuses, and says nothing more.
         assert_eq!(
             answer.contains("\"code\":\"headers_too_large\""),
-            headers == 65
+            (65..=100).contains(&headers)
         );
     }
 }
