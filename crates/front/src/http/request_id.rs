@@ -1,9 +1,6 @@
 //! The name of a request, in its answer and in our log.
 
-use std::{
-    fmt::{self, Write as _},
-    sync::atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Makes request ids: random bits of this process, and a count. They are names, not secrets.
 pub(crate) struct RequestIds {
@@ -32,15 +29,16 @@ impl RequestIds {
 
 impl RequestId {
     fn new(process: u64, count: u64) -> Self {
-        let (a, b, c) = (process >> 32, process >> 16 & 0xffff, process & 0xffff);
-        let (d, e) = (count >> 48, count & 0xffff_ffff_ffff);
-        let mut id = Self {
-            text: [b'0'; LENGTH],
-        };
-        let mut rest = Cursor(&mut id.text);
-        write!(rest, "{a:08x}-{b:04x}-{c:04x}-{d:04x}-{e:012x}")
-            .expect("the parts have 36 characters");
-        id
+        let bytes = [process.to_be_bytes(), count.to_be_bytes()];
+        let mut digits = bytes
+            .as_flattened()
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 0xf].map(|digit| DIGITS[usize::from(digit)]));
+        let text = std::array::from_fn(|place| match place {
+            8 | 13 | 18 | 23 => b'-',
+            _ => digits.next().unwrap_or(b'0'),
+        });
+        Self { text }
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -48,19 +46,8 @@ impl RequestId {
     }
 }
 
-/// Writes text into bytes.
-struct Cursor<'a>(&'a mut [u8]);
-
-impl fmt::Write for Cursor<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = std::mem::take(&mut self.0);
-        let (here, rest) = room.split_at_mut_checked(text.len()).ok_or(fmt::Error)?;
-        here.copy_from_slice(text.as_bytes());
-        self.0 = rest;
-        Ok(())
-    }
-}
-
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// 32 digits and 4 dashes.
 const LENGTH: usize = 36;
 
 #[cfg(test)]
