@@ -15,7 +15,7 @@ mod failures;
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use iothub::{
     DeviceId, HubName, Identity, ModuleId, Timestamp,
     sas::{self, ParseTokenError},
@@ -151,7 +151,7 @@ pub(crate) fn credential(headers: &HeaderMap) -> Result<&HeaderValue, AuthError>
     let mut all = headers
         .get_all(header::AUTHORIZATION)
         .iter()
-        .chain(headers.get_all(api::header::TOMBOLO_AUTHORIZATION));
+        .chain(headers.get_all(TOMBOLO_AUTHORIZATION));
     let first = all.next().ok_or(AuthError::Missing)?;
     if all.all(|other| other == first) {
         Ok(first)
@@ -274,6 +274,9 @@ impl Authenticator {
     }
 }
 
+/// Made at compile time: every request is asked for it.
+const TOMBOLO_AUTHORIZATION: HeaderName =
+    HeaderName::from_static(api::header::TOMBOLO_AUTHORIZATION);
 /// How far from its origin a token may be. Each step is one look-up more for every request.
 pub(crate) const MOST_GENERATIONS: usize = 4;
 

@@ -309,9 +309,9 @@ impl Application for Gateway {
             let _in_flight = Defer(|| gateway.metrics.requests_in_flight.decrement(1.0));
             let may_leave_body = may_leave_body(&request);
             let mut operation = None;
-            let responded = AssertUnwindSafe(gateway.respond(request, source, &mut operation))
-                .catch_unwind()
-                .await;
+            // Boxed, because it is large, and this future is moved several times before it is polled.
+            let respond = Box::pin(gateway.respond(request, source, &mut operation));
+            let responded = AssertUnwindSafe(respond).catch_unwind().await;
             let mut answer = finish(responded, id, &gateway.metrics);
             if may_leave_body && !answer.status().is_success() {
                 let close = HeaderValue::from_static("close");
@@ -358,7 +358,7 @@ fn with_common_headers(mut answer: Answer, id: RequestId) -> Answer {
     let headers = answer.headers_mut();
     let id =
         HeaderValue::from_str(id.as_str()).expect("a request id is hexadecimal digits and dashes");
-    headers.insert(HeaderName::from_static(api::header::REQUEST_ID), id);
+    headers.insert(REQUEST_ID, id);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(
         header::X_CONTENT_TYPE_OPTIONS,
@@ -380,5 +380,7 @@ impl<F: FnMut()> Drop for Defer<F> {
     }
 }
 
+/// Made at compile time: every answer has it.
+const REQUEST_ID: HeaderName = HeaderName::from_static(api::header::REQUEST_ID);
 /// Bytes of a body that come with its head or right behind it.
 const BODY_READ_AND_FORGOTTEN: u64 = 4 * 1024;

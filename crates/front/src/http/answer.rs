@@ -53,10 +53,7 @@ pub(crate) fn done(delivery: Delivery) -> Answer {
 /// Says how far a write has come.
 pub(crate) fn delivered(mut answer: Answer, delivery: Delivery) -> Answer {
     let value = HeaderValue::from_static(delivery.as_str());
-    answer.headers_mut().insert(
-        HeaderName::from_static(api::header::TOMBOLO_DELIVERY),
-        value,
-    );
+    answer.headers_mut().insert(TOMBOLO_DELIVERY, value);
     answer
 }
 
@@ -89,3 +86,6 @@ pub(crate) const fn delivery_of(settled: Settled) -> Delivery {
         Settled::Gateway => Delivery::Gateway,
     }
 }
+
+/// Made at compile time: every acknowledged write has it.
+const TOMBOLO_DELIVERY: HeaderName = HeaderName::from_static(api::header::TOMBOLO_DELIVERY);

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use api::{IdempotencyKey, InvalidIdempotencyKey, InvalidPrefer, NotBase64, Prefer};
-use http::{HeaderMap, Uri, header, request::Parts};
+use http::{HeaderMap, HeaderName, Uri, header, request::Parts};
 use hyper::body::Incoming;
 use iothub::{DeviceId, Identity, InvalidId, ModuleId};
 use percent_encoding::percent_decode_str;
@@ -90,7 +90,7 @@ pub(crate) enum BadRequest {
     },
     /// A header in whose grammar there is nothing but ASCII.
     #[error("the header {0} has characters that are not ASCII")]
-    NotAscii(&'static str),
+    NotAscii(HeaderName),
     /// `Prefer`.
     #[error(transparent)]
     Prefer(#[from] InvalidPrefer),
@@ -233,7 +233,7 @@ pub(crate) fn decode(part: &str) -> Result<Cow<'_, str>, BadRequest> {
 
 /// A header's value as text. HTTP allows bytes there that are none.
 pub(crate) fn text<'a>(
-    name: &http::HeaderName,
+    name: &HeaderName,
     value: &'a http::HeaderValue,
 ) -> Result<&'a str, BadRequest> {
     std::str::from_utf8(value.as_bytes()).map_err(|_| BadRequest::HeaderText {
@@ -249,13 +249,13 @@ impl DeviceRequest {
 
     /// What the request prefers.
     pub(crate) fn prefer(&self) -> Result<Prefer, BadRequest> {
-        let values = ascii(&self.headers, api::header::PREFER)?;
+        let values = ascii(&self.headers, PREFER)?;
         Ok(Prefer::parse(values)?)
     }
 
     /// Checks the form of the idempotency key, if there is one.
     pub(crate) fn check_idempotency_key(&self) -> Result<(), BadRequest> {
-        if let Some(key) = self.headers.get(api::header::IDEMPOTENCY_KEY) {
+        if let Some(key) = self.headers.get(IDEMPOTENCY_KEY) {
             let key = key.to_str().map_err(|_| InvalidIdempotencyKey::Character)?;
             key.parse::<IdempotencyKey>()?;
         }
@@ -283,7 +283,7 @@ impl DeviceRequest {
 
     /// The tags of what the device has: `If-None-Match`, if it is there.
     pub(crate) fn held_tags(&self) -> Result<Option<HeldTags<'_>>, BadRequest> {
-        let values = ascii(&self.headers, header::IF_NONE_MATCH.as_str())?;
+        let values = ascii(&self.headers, header::IF_NONE_MATCH)?;
         Ok((!values.is_empty()).then_some(HeldTags(values)))
     }
 }
@@ -296,12 +296,16 @@ impl HeldTags<'_> {
 }
 
 /// All values of a header.
-fn ascii<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Vec<&'a str>, BadRequest> {
-    let values = headers.get_all(name).iter().map(http::HeaderValue::to_str);
+fn ascii(headers: &HeaderMap, name: HeaderName) -> Result<Vec<&str>, BadRequest> {
+    let values = headers.get_all(&name).iter().map(http::HeaderValue::to_str);
     values
         .collect::<Result<_, _>>()
         .map_err(|_| BadRequest::NotAscii(name))
 }
+
+/// Made at compile time: every write is asked for them.
+const PREFER: HeaderName = HeaderName::from_static(api::header::PREFER);
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(api::header::IDEMPOTENCY_KEY);
 
 #[cfg(test)]
 mod tests {

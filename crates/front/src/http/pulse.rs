@@ -87,7 +87,12 @@ impl Pulse {
         cx: &mut Context<'_>,
     ) -> Poll<Silence> {
         loop {
-            let (due, silence) = self.due();
+            let Some((due, silence)) = self.due() else {
+                // No limit now. It stays set, so that whatever comes next is seen in time.
+                ready!(alarm.as_mut().poll(cx));
+                alarm.as_mut().reset(Instant::now() + self.idle);
+                continue;
+            };
             if alarm.deadline() > due {
                 alarm.as_mut().reset(due);
             }
@@ -100,11 +105,12 @@ impl Pulse {
         }
     }
 
-    fn due(&self) -> (Instant, Silence) {
+    /// Which limit there is, and when it is reached; none while requests are answered.
+    fn due(&self) -> Option<(Instant, Silence)> {
         match *self.phase.lock() {
-            Phase::Idle(since) => (since + self.idle, Silence::Idle),
-            Phase::Head(since) => (since + self.head.unwrap_or(self.idle), Silence::Head),
-            Phase::Busy(_) => (Instant::now() + self.idle, Silence::Idle),
+            Phase::Idle(since) => Some((since + self.idle, Silence::Idle)),
+            Phase::Head(since) => Some((since + self.head.unwrap_or(self.idle), Silence::Head)),
+            Phase::Busy(_) => None,
         }
     }
 
