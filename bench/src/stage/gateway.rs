@@ -23,12 +23,20 @@ use crate::process::{self, Process};
 use crate::rig::Rig;
 use crate::tls::Endpoint;
 
-/// Has cargo build the gateway and returns the program's file.
+/// Has cargo build the gateway and returns the program's file. The profile is this program's own, which the bare proxy is
+/// a part of: both sides are to be optimized alike.
 pub(crate) async fn build() -> anyhow::Result<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
+    let own = std::env::current_exe().context("could not find this program's own file")?;
+    // Cargo names the folder after the profile, but for the one that was there before profiles had names.
+    let profile = match own.parent().and_then(Path::file_name) {
+        Some(folder) if folder != "debug" => folder.to_string_lossy().into_owned(),
+        Some(_) | None => "dev".to_owned(),
+    };
+    let profile = format!("--profile={profile}");
     let arguments = [
         "build",
-        "--release",
+        profile.as_str(),
         "--package=tombolo",
         "--message-format=json",
         "--manifest-path",
