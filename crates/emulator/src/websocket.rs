@@ -28,11 +28,7 @@ use futures_util::{Sink as _, Stream as _, future::BoxFuture};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::{rt::TokioIo, server::conn::auto::upgrade::downcast};
 use parking_lot::Mutex;
-use tokio::{
-    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
-use tokio_rustls::server::TlsStream;
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio_tungstenite::{
     WebSocketStream,
     tungstenite::{
@@ -43,7 +39,7 @@ use tokio_tungstenite::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{mqtt, wiring::Core, x509::Peer};
+use crate::{listen::Stream, mqtt, wiring::Core, x509::Peer};
 
 /// The connection on which a request came.
 #[derive(Clone)]
@@ -59,7 +55,7 @@ pub(crate) struct Upgrade {
     serve: Box<dyn FnOnce(TlsWebSocket) -> BoxFuture<'static, ()> + Send>,
 }
 
-type TlsWebSocket = WebSocket<TlsStream<TcpStream>>;
+type TlsWebSocket = WebSocket<Stream>;
 
 /// Why a request does not open a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -109,10 +105,10 @@ impl Upgrade {
         let Ok(upgraded) = self.stream.await else {
             return;
         };
-        let parts = downcast::<TokioIo<TlsStream<TcpStream>>>(upgraded)
+        let parts = downcast::<TokioIo<Stream>>(upgraded)
             .unwrap_or_else(|_| unreachable!("all connections that HTTP is served on are these"));
         let stream = parts.io.into_inner();
-        let socket = WebSocket::server(stream, &parts.read_buf, message_bytes).await;
+        let socket = WebSocket::server(stream, parts.read_buf, message_bytes).await;
         (self.serve)(socket).await;
     }
 }
@@ -175,17 +171,19 @@ pub(crate) struct WebSocket<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     /// The server's end, on a stream of which `read` was read already.
-    pub(crate) async fn server(stream: S, read: &[u8], message_bytes: usize) -> Self {
+    pub(crate) async fn server(stream: S, read: Bytes, message_bytes: usize) -> Self {
         let config = WebSocketConfig::default()
             .read_buffer_size(READ_BUFFER)
             .write_buffer_size(0)
             .max_message_size(Some(message_bytes))
             .max_frame_size(Some(message_bytes));
-        let read = read.to_vec();
+        // Copied, because even if it is empty it keeps 16 KiB of HTTP alive.
+        let copy = read.to_vec();
+        drop(read);
         Self {
             messages: WebSocketStream::from_partially_read(
                 stream,
-                read,
+                copy,
                 Role::Server,
                 Some(config),
             )
