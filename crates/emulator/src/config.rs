@@ -1,6 +1,6 @@
 //! What an emulator is started with.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use iothub::DeviceId;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -13,6 +13,9 @@ use crate::hub::{self, DeviceSpec, FaultRule};
 pub struct Config {
     /// The hub: its name, its policies, its rules.
     pub hub: hub::Config,
+    /// File in which the hub's identities, twins, sessions and queues are kept from one start to the next; they live in
+    /// memory alone without. It holds keys.
+    pub state: Option<PathBuf>,
     /// What goes wrong from the start.
     pub faults: Vec<FaultRule>,
     /// Devices that are there from the start.
@@ -75,6 +78,7 @@ impl Config {
     pub fn new(hub: hub::Config, tls: Tls, token: SecretString) -> Self {
         Self {
             hub,
+            state: None,
             faults: Vec::new(),
             devices: Vec::new(),
             authorities: Vec::new(),

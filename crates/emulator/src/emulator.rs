@@ -12,6 +12,7 @@ use crate::{
     listen::{self, Accepted, Listener},
     mqtt,
     shell::Shell,
+    state::{self, StateError, StateFile},
     tls,
     x509::AuthorityError,
 };
@@ -22,6 +23,7 @@ use crate::{
 pub struct Emulator {
     shell: Arc<Shell>,
     life: Life,
+    state: Option<Arc<StateFile>>,
     hub_name: HubName,
     mqtt: SocketAddr,
     https: SocketAddr,
@@ -47,6 +49,9 @@ pub enum StartError {
     /// A certificate from the configuration is no authority's.
     #[error("a certificate authority for devices cannot be used")]
     Authority(#[from] AuthorityError),
+    /// What was kept cannot be read, or the file not be written.
+    #[error("the state of the hub cannot be used")]
+    State(#[from] StateError),
     /// There are more faults than there may be.
     #[error("the faults cannot be begun with")]
     Faults(#[source] Error),
@@ -74,12 +79,24 @@ pub struct HubHandle {
 #[error("connections were still open at the end of the time for shutdown, and were cut")]
 pub struct ShutdownTimeout;
 
+/// An emulator that did not end as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ShutdownError {
+    /// Connections were cut.
+    #[error(transparent)]
+    Timeout(#[from] ShutdownTimeout),
+    /// What was to be kept is not on disk.
+    #[error("the last changes of the state are not kept")]
+    State(#[from] StateError),
+}
+
 impl Emulator {
     /// Listens on both addresses and runs until [`Emulator::shutdown`].
     ///
     /// # Errors
     ///
-    /// An address that is taken, a certificate that cannot be used, a device twice in the configuration, or too many faults.
+    /// An address that is taken, a certificate or a state file that cannot be used, a device twice in the configuration, or
+    /// too many faults.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let mqtt_tls = tls::acceptor(&config.tls, &[])?;
         let https_tls = tls::acceptor(&config.tls, &[b"h2", b"http/1.1"])?;
@@ -90,7 +107,15 @@ impl Emulator {
         for certificate in &config.authorities {
             hub.authorities_mut().add(certificate)?;
         }
+        let state = config.state.map(StateFile::at).map(Arc::new);
+        if let Some(file) = &state {
+            file.load::<Shell, _>(|json| hub.recall(json, Now::read()))?;
+        }
         for (device, spec) in config.devices {
+            // What the state file knows of it is newer.
+            if state.is_some() && hub.device(&device).is_ok() {
+                continue;
+            }
             hub.create_device(&device, spec, Now::read())
                 .map_err(|source| StartError::Device { device, source })?;
         }
@@ -99,6 +124,11 @@ impl Emulator {
         }
         let (limits, life) = (config.limits, Life::default());
         let shell = Arc::new(Shell::new(hub, limits.unwritten_bytes, life.stop.clone()));
+        if let Some(file) = &state {
+            file.save(&*shell)?;
+            let (file, shell) = (Arc::clone(file), Arc::clone(&shell));
+            life.spawn(state::keep(file, shell, life.stop.clone()));
+        }
         let server = mqtt::Server {
             wiring: Arc::clone(&shell.wiring),
             slots: Arc::new(Semaphore::new(limits.mqtt_connections)),
@@ -139,19 +169,24 @@ impl Emulator {
         Ok(Self {
             shell,
             life,
+            state,
             hub_name,
             mqtt: mqtt_address,
             https: https_address,
         })
     }
 
-    /// Closes all connections and waits until they are gone.
+    /// Closes all connections, waits until they are gone, and writes what is to be kept.
     ///
     /// # Errors
     ///
-    /// Some were not gone at the end of `time`.
-    pub async fn shutdown(self, time: Duration) -> Result<(), ShutdownTimeout> {
-        self.life.end(time).await.map_err(|_| ShutdownTimeout)
+    /// Some were not gone at the end of `time`, or the state could not be written.
+    pub async fn shutdown(self, time: Duration) -> Result<(), ShutdownError> {
+        let ended = self.life.end(time).await.map_err(|_| ShutdownTimeout);
+        if let Some(file) = &self.state {
+            file.save(&*self.shell)?;
+        }
+        Ok(ended?)
     }
 
     /// Where devices connect over MQTT, with the port that was taken.

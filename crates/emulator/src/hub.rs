@@ -36,6 +36,7 @@ mod queue;
 mod random;
 mod registry;
 mod session;
+mod snapshot;
 mod telemetry;
 mod tier;
 mod timers;
@@ -316,6 +317,7 @@ impl Hub {
 
     /// The same, to change.
     pub const fn authorities_mut(&mut self) -> &mut Authorities {
+        self.registry.touch();
         &mut self.authorities
     }
 

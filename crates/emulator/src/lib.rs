@@ -13,7 +13,8 @@
 //!
 //! [`provisioning`] is a Device Provisioning Service that assigns devices to such hubs.
 //!
-//! State lives in memory. The caller brings the certificate: the emulator has no CA of its own.
+//! State lives in memory, and in a file from one start to the next if the configuration names one. The caller brings the
+//! certificate: the emulator has no CA of its own.
 
 mod config;
 mod emulator;
@@ -26,14 +27,16 @@ mod mqtt;
 mod packet;
 pub mod provisioning;
 mod shell;
+mod state;
 mod tls;
 mod websocket;
 mod wiring;
 mod x509;
 
 pub use config::{Config, Limits, Tls};
-pub use emulator::{Emulator, HubHandle, ShutdownTimeout, StartError};
+pub use emulator::{Emulator, HubHandle, ShutdownError, ShutdownTimeout, StartError};
 pub use fault_file::{FaultFileError, FaultFormat, parse_faults};
+pub use state::StateError;
 pub use x509::{
     Authorities, Authority, AuthorityError, AuthorityInfo, CertificateError, InvalidThumbprint,
     Peer, Thumbprint,

@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     hub::{CallId, CloseReason, ConnectionId, Error, Hub, MethodCall, Now, Output},
+    state::Memory,
     wiring::{Core, Order, Wiring},
     x509::Peer,
 };
@@ -77,6 +78,19 @@ impl Shell {
     /// Follows the number of the next telemetry record.
     pub(crate) fn watch_telemetry(&self) -> watch::Receiver<u64> {
         self.telemetry.subscribe()
+    }
+}
+
+impl Memory for Shell {
+    const FORMAT: &'static str = "tombolo-emulator-hub";
+    const VERSION: u32 = Hub::VERSION;
+
+    fn revision(&self) -> u64 {
+        self.with(|hub, _| hub.revision())
+    }
+
+    fn remembered(&self) -> Vec<u8> {
+        self.with(|hub, _| hub.remembered())
     }
 }
 

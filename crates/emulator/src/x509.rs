@@ -8,6 +8,7 @@ use aws_lc_rs::digest::{Algorithm, SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest};
 use iothub::Timestamp;
 use rustls::{ServerConnection, crypto::aws_lc_rs::default_provider};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use serde::{Deserialize, Serialize};
 use webpki::{EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::{certificate::X509Certificate, parse_x509_certificate};
 
@@ -20,7 +21,8 @@ pub struct Peer(Option<Arc<[CertificateDer<'static>]>>);
 
 /// The SHA-1 or SHA-256 of a certificate in hexadecimal digits, in the case in which they were given: the hub keeps it (live
 /// hub).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Thumbprint(Arc<str>);
 
 /// A text that is no thumbprint.
@@ -36,6 +38,7 @@ pub struct Authorities(BTreeMap<String, Authority>);
 #[derive(Clone)]
 pub struct Authority {
     info: AuthorityInfo,
+    certificate: CertificateDer<'static>,
     anchor: TrustAnchor<'static>,
 }
 
@@ -218,6 +221,20 @@ impl FromStr for Thumbprint {
     }
 }
 
+impl TryFrom<String> for Thumbprint {
+    type Error = InvalidThumbprint;
+
+    fn try_from(text: String) -> Result<Self, InvalidThumbprint> {
+        text.parse()
+    }
+}
+
+impl From<Thumbprint> for String {
+    fn from(thumbprint: Thumbprint) -> Self {
+        thumbprint.as_str().to_owned()
+    }
+}
+
 impl Authorities {
     /// Trusts an authority; one that is trusted already stays so.
     ///
@@ -287,8 +304,15 @@ impl Authority {
                 not_before: Timestamp::from_unix_seconds(validity.not_before.timestamp()),
                 not_after: Timestamp::from_unix_seconds(validity.not_after.timestamp()),
             },
+            certificate: certificate.clone().into_owned(),
             anchor: anchor.map_err(|_| AuthorityError::Unreadable)?.to_owned(),
         })
+    }
+
+    /// Its certificate.
+    #[must_use]
+    pub const fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
     }
 
     /// How it is shown.

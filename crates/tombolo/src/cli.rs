@@ -247,6 +247,9 @@ pub struct HubBehaviour {
     /// Decides the chances of faults with a probability, so that a run repeats; a random one if not given
     #[arg(long, env = "TOMBOLO_SEED", value_name = "NUMBER")]
     pub seed: Option<u64>,
+    /// Keep devices, twins, sessions and queued messages in the data folder from one start to the next
+    #[arg(long, env = "TOMBOLO_KEEP", value_parser = FalseyValueParser::new())]
+    pub keep: bool,
 }
 
 /// `tombolo serve`

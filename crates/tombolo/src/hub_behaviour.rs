@@ -7,6 +7,7 @@ use emulator::hub::{self, Capacity, FaultRule};
 use emulator::{FaultFormat, parse_faults};
 
 use crate::cli::HubBehaviour;
+use crate::data_folder::DataFolder;
 
 /// How the local IoT Hub behaves.
 #[derive(Clone)]
@@ -14,6 +15,7 @@ pub(crate) struct Behaviour {
     capacity: Option<Capacity>,
     faults: Vec<FaultRule>,
     seed: u64,
+    keeps: bool,
 }
 
 impl Behaviour {
@@ -32,11 +34,12 @@ impl Behaviour {
                 Some(seed) => seed,
                 None => short_seed()?,
             },
+            keeps: flags.keep,
         })
     }
 
     /// Says it to an emulator that is to be started.
-    pub(crate) fn apply(self, config: &mut emulator::Config) {
+    pub(crate) fn apply(self, folder: &DataFolder, config: &mut emulator::Config) {
         let hub::Config {
             capacity,
             fault_seed,
@@ -45,6 +48,13 @@ impl Behaviour {
         *capacity = self.capacity;
         *fault_seed = self.seed;
         config.faults = self.faults;
+        let file = || folder.file(&format!("{}.state", config.hub.name));
+        config.state = self.keeps.then(file);
+    }
+
+    /// Whether what the hub knows is there again at the next start.
+    pub(crate) const fn keeps(&self) -> bool {
+        self.keeps
     }
 
     /// What decides the chances of faults.
@@ -87,6 +97,7 @@ mod tests {
             units: NonZeroU32::MIN,
             faults: None,
             seed: None,
+            keep: false,
         }
     }
 

@@ -103,7 +103,7 @@ impl LocalHub {
             ..emulator::Config::new(hub, tls, token.clone())
         };
         config.allowed_hosts.push(place.address.to_string());
-        behaviour.apply(&mut config);
+        behaviour.apply(folder, &mut config);
         let emulator = Emulator::start(config).await.map_err(|error| match error {
             StartError::Bind {
                 what,
@@ -116,6 +116,7 @@ impl LocalHub {
             other @ (StartError::Tls(_)
             | StartError::Authority(_)
             | StartError::Faults(_)
+            | StartError::State(_)
             | StartError::Device { .. }) => {
                 anyhow::Error::new(other).context("could not start the local IoT Hub")
             }
@@ -214,7 +215,7 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
     let name = dns_name(first)?;
     let ca = DevelopmentCa::open(&folder, Some(&name), SystemTime::now())?;
     let behaviour = Behaviour::from_flags(&args.behaviour)?;
-    let seed = behaviour.seed();
+    let (seed, keeps) = (behaviour.seed(), behaviour.keeps());
     let places: Vec<_> = match args.hub.as_slice() {
         [] => vec![HubPlace::alone(&args.hub_name)],
         hubs => hubs.iter().map(HubPlace::among_several).collect(),
@@ -241,6 +242,7 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
         curl: &hub.curl(&folder)?,
         service_url: &hub.service_url(),
         seed,
+        keeps,
         others: &provisioning::beside(&hubs, &folder)?,
         provisioning: &provisioning.to_string(),
     };

@@ -12,16 +12,21 @@
 use std::{collections::VecDeque, time::Instant};
 
 use iothub::{CloudMessage, Timestamp};
+use serde::{Deserialize, Serialize};
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Queue {
     messages: VecDeque<Queued>,
     last_sequence: u64,
     last_packet_id: u16,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Queued {
     pub(super) sequence: u64,
+    #[serde(with = "super::snapshot::message")]
     pub(super) message: CloudMessage,
     pub(super) enqueued_at: Timestamp,
     pub(super) expires_at: Timestamp,
@@ -29,14 +34,19 @@ pub(super) struct Queued {
     pub(super) delivery_count: u32,
     /// The packet id with which it was sent over MQTT.
     packet_id: Option<u16>,
+    #[serde(skip)]
     state: State,
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Default, PartialEq, Eq)]
 enum State {
+    #[default]
     Waiting,
     InFlight,
-    Locked { token: Box<str>, until: Instant },
+    Locked {
+        token: Box<str>,
+        until: Instant,
+    },
 }
 
 /// One message to be sent.

@@ -8,6 +8,7 @@ mod record;
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use iothub::{DeviceId, ErrorCode, Identity, ModuleId, Timestamp};
+use serde::{Deserialize, Serialize};
 
 pub use self::{
     authentication::{Authentication, DeviceKeys, Thumbprints},
@@ -21,7 +22,8 @@ use super::{
 };
 
 /// Whether a device may connect.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DeviceStatus {
     /// It may.
     #[default]
@@ -80,16 +82,26 @@ pub struct Statistics {
 }
 
 /// All identities, by id.
-#[derive(Default)]
-pub(super) struct Registry(BTreeMap<DeviceId, Device>);
+#[derive(Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Registry {
+    devices: BTreeMap<DeviceId, Device>,
+    /// Moves whenever something may be changed.
+    #[serde(skip)]
+    revision: u64,
+}
 
 /// A device, with what only a device has, and with its modules: they come and go with it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Device {
     pub(super) record: Record,
     pub(super) status: DeviceStatus,
     pub(super) status_reason: Option<String>,
     pub(super) status_updated_at: Option<Timestamp>,
     pub(super) queue: Queue,
+    /// Forgotten with the storage, which is memory.
+    #[serde(skip)]
     pub(super) uploads: Uploads,
     pub(super) modules: BTreeMap<ModuleId, Module>,
 }
@@ -99,14 +111,16 @@ impl Registry {
     ///
     /// There is no such device.
     pub(super) fn device(&self, id: &DeviceId) -> Result<&Device, Error> {
-        self.0.get(id).ok_or_else(|| Error::device_not_found(id))
+        let device = self.devices.get(id);
+        device.ok_or_else(|| Error::device_not_found(id))
     }
 
     /// # Errors
     ///
     /// There is no such device.
     pub(super) fn device_mut(&mut self, id: &DeviceId) -> Result<&mut Device, Error> {
-        self.0
+        self.revision += 1;
+        self.devices
             .get_mut(id)
             .ok_or_else(|| Error::device_not_found(id))
     }
@@ -142,12 +156,32 @@ impl Registry {
         &self,
         start: Bound<&DeviceId>,
     ) -> impl Iterator<Item = (&DeviceId, &Device)> {
-        self.0.range::<DeviceId, _>((start, Bound::Unbounded))
+        self.devices.range::<DeviceId, _>((start, Bound::Unbounded))
+    }
+
+    /// Moves with each change, and perhaps without one.
+    pub(super) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Something that is remembered with the identities may be changed.
+    pub(super) const fn touch(&mut self) {
+        self.revision += 1;
+    }
+
+    /// Makes of a registry that was written while connections were up one that has none.
+    pub(super) fn end_connections(&mut self) {
+        for device in self.devices.values_mut() {
+            let modules = device.modules.values_mut().map(|module| &mut module.record);
+            for record in std::iter::once(&mut device.record).chain(modules) {
+                record.session.take_if(|session| session.is_clean);
+            }
+        }
     }
 
     /// All devices, ordered by id.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&DeviceId, &Device)> {
-        self.0.iter()
+        self.devices.iter()
     }
 }
 
@@ -173,21 +207,22 @@ impl Hub {
         spec: DeviceSpec,
         now: Now,
     ) -> Result<DeviceInfo, Error> {
-        if self.registry.0.contains_key(id) {
+        if self.registry.devices.contains_key(id) {
             return Err(Error::new(
                 ErrorCode::DeviceAlreadyExists,
                 format!("A device with ID '{id}' is already registered."),
             ));
         }
         let most = self.config.capacity.map_or(DEVICES, Capacity::devices);
-        if self.registry.0.len() >= most {
+        if self.registry.devices.len() >= most {
             return Err(Error::new(
                 ErrorCode::TooManyDevices,
                 format!("The hub has {most} devices, as many as it may have."),
             ));
         }
         let device = Device::new(spec, &mut self.random, now);
-        self.registry.0.insert(id.clone(), device);
+        self.registry.touch();
+        self.registry.devices.insert(id.clone(), device);
         self.device(id)
     }
 
@@ -236,7 +271,8 @@ impl Hub {
         for connection in device.connections() {
             self.close(connection, CloseReason::IdentityDeleted, now);
         }
-        let Some(device) = self.registry.0.remove(id) else {
+        self.registry.touch();
+        let Some(device) = self.registry.devices.remove(id) else {
             return Ok(());
         };
         let modules = device.modules.into_values().map(|module| module.record);

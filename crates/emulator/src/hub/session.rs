@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use iothub::{Identity, MethodName, limits, topic::Filter};
 use mqtt_protocol_core::mqtt::packet::Qos;
+use serde::{Deserialize, Serialize};
 
 use super::{CloseReason, ConnectionId, Error, Hub, Now, packet};
 
@@ -22,7 +23,10 @@ pub struct SessionInfo {
     pub subscriptions: Vec<String>,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Session {
+    #[serde(with = "super::snapshot::subscriptions")]
     subscriptions: BTreeMap<Filter, Qos>,
     /// Clean session 1: the end of the connection is the end of this.
     pub(super) is_clean: bool,

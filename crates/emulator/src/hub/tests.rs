@@ -14,6 +14,7 @@ mod methods;
 mod modules;
 mod query;
 mod registry;
+mod snapshot;
 mod telemetry;
 mod tier;
 mod twin;

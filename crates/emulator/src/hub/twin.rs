@@ -9,6 +9,7 @@ use iothub::{
     topic::{Filter, ToDevice},
     twin::{DesiredPatch, RuleBroken, Section, Twin, TwinVersion, check_patch, check_size, merge},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::metadata::{Metadata, Stamp};
@@ -33,10 +34,14 @@ pub enum TwinChange {
     },
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct TwinRecord {
     tags: Map<String, Value>,
+    #[serde(with = "super::snapshot::section")]
     desired: Section,
     desired_metadata: Metadata,
+    #[serde(with = "super::snapshot::section")]
     reported: Section,
     reported_metadata: Metadata,
     /// Moves with writes of tags and desired properties alone (live hub).

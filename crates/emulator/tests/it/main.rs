@@ -13,6 +13,7 @@ mod rig;
 mod robustness;
 mod roundtrip;
 mod service;
+mod state;
 mod telemetry;
 mod trouble;
 mod websocket;

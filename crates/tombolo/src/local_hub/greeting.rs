@@ -70,6 +70,8 @@ pub(super) struct Greeting<'a> {
     pub(super) service_url: &'a str,
     /// What repeats the chances of faults.
     pub(super) seed: u64,
+    /// Whether what the hub knows is there again at the next start.
+    pub(super) keeps: bool,
     /// The other hubs, if there are several.
     pub(super) others: &'a str,
     /// What is to be said of the provisioning service.
@@ -83,7 +85,7 @@ impl fmt::Display for Greeting<'_> {
             f,
             "\
 The local IoT Hub {name} runs.
-What it knows is gone when it stops; its keys stay.
+{memory}
 
   MQTT over TLS                    {mqtt}
   HTTPS, and MQTT over WebSocket   {https}
@@ -92,6 +94,11 @@ What it knows is gone when it stops; its keys stay.
             mqtt = self.mqtt,
             https = self.https,
             seed = self.seed,
+            memory = if self.keeps {
+                "What it knows is kept in the data folder (--keep)."
+            } else {
+                "What it knows is gone when it stops; its keys stay."
+            },
         )?;
         self.places(f)?;
         self.strings(f)?;
@@ -230,6 +237,7 @@ mod tests {
             curl: &curl,
             service_url: "https://localhost:443",
             seed: 7,
+            keeps: false,
             others: "",
             provisioning: "",
         };

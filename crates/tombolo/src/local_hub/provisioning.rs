@@ -101,6 +101,7 @@ impl LocalProvisioning {
                 other @ (StartError::Tls(_)
                 | StartError::Authority(_)
                 | StartError::Faults(_)
+                | StartError::State(_)
                 | StartError::Device { .. }),
             ) => {
                 return Err(anyhow::Error::new(other)

@@ -1,12 +1,17 @@
 //! How an identity shows who it is.
 
 use iothub::sas::Key;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{hub::Random, x509::Thumbprint};
+use crate::{
+    hub::{Random, snapshot::key},
+    x509::Thumbprint,
+};
 
 /// How a device or module shows who it is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Authentication {
     /// By a signature with one of two symmetric keys.
     Sas(DeviceKeys),
@@ -17,16 +22,20 @@ pub enum Authentication {
 }
 
 /// The two symmetric keys of a device or module; either signs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DeviceKeys {
     /// One.
+    #[serde(with = "key")]
     pub primary: Key,
     /// The other.
+    #[serde(with = "key")]
     pub secondary: Key,
 }
 
 /// The thumbprints of one or two certificates; either opens.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Thumbprints {
     /// One.
     pub primary: Option<Thumbprint>,

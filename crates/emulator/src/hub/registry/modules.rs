@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use iothub::{DeviceId, ErrorCode, ModuleId, Timestamp, limits};
+use serde::{Deserialize, Serialize};
 
 use super::{Authentication, Device, Record};
 use crate::hub::{CloseReason, Error, Hub, IfMatch, Now};
@@ -40,6 +41,8 @@ pub struct ModuleInfo {
 }
 
 /// All that the hub keeps for one module.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::hub) struct Module {
     pub(in crate::hub) record: Record,
     managed_by: Option<String>,

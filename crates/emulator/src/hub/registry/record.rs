@@ -3,11 +3,14 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use iothub::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::Authentication;
 use crate::hub::{CallId, ConnectionId, Now, Random, session::Session, twin::TwinRecord};
 
 /// An identity with its twin and its session.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(in crate::hub) struct Record {
     pub(in crate::hub) generation_id: Arc<str>,
     pub(in crate::hub) etag: String,
@@ -17,14 +20,18 @@ pub(in crate::hub) struct Record {
     pub(in crate::hub) twin: TwinRecord,
     /// What outlives a connection; none before the first one, and after one with clean session 1.
     pub(in crate::hub) session: Option<Session>,
+    #[serde(skip)]
     pub(in crate::hub) connection: Option<ConnectionId>,
     /// How many connections there have been.
     pub(in crate::hub) connections: u64,
     /// When the token of this identity ends that ends last, of those that were used.
+    #[serde(skip)]
     pub(in crate::hub) newest_token: Option<Timestamp>,
     /// Tokens that end by then are taken for expired (a fault).
+    #[serde(skip)]
     pub(in crate::hub) tokens_expired_until: Option<Timestamp>,
     /// Direct methods that wait for this identity to connect or to answer.
+    #[serde(skip)]
     pub(in crate::hub) calls: BTreeSet<CallId>,
 }
 

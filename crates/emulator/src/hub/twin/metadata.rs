@@ -1,9 +1,12 @@
 //! `$metadata`: when each property was written last. Mirrors the tree of the properties.
 
 use iothub::{Timestamp, twin::TwinVersion};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// The metadata of one section.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
 pub(super) struct Metadata(Map<String, Value>);
 
 /// What is written on each property of a patch.
