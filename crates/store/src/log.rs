@@ -24,7 +24,7 @@
 //!
 //! # After a crash
 //!
-//! [`recover`] reads every segment. An unreadable end of the newest one, beyond the mark, is a group that was never
+//! [`recover()`] reads every segment. An unreadable end of the newest one, beyond the mark, is a group that was never
 //! flushed and that nobody was told of: it is cut off, and reported. Anything else that cannot be read is damage: it is
 //! named, and the log does not open. A start always begins a segment of its own.
 //!
