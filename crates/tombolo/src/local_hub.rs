@@ -17,6 +17,7 @@ use iothub::sas::Key;
 use iothub::{DeviceId, HubName};
 use rustls_pki_types::{DnsName, ServerName};
 use secrecy::SecretString;
+use tokio::time::Instant;
 
 use self::greeting::{ConnectionStrings, Greeting};
 use self::provisioning::LocalProvisioning;
@@ -235,7 +236,7 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
         name: hub.emulator.hub_name(),
         mqtt: hub.mqtt_address(),
         https: hub.emulator.https_address(),
-        is_name_known: is_known(hub.emulator.hub_name(), hub.mqtt_address().ip()).await,
+        unknown: unknown(&hubs, &provisioning).await,
         ca: folder.file(CERTIFICATE_PEM),
         strings: &strings,
         shows_keys: io::stdout().is_terminal(),
@@ -260,15 +261,33 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
     signals.stop(stop).await
 }
 
-/// Whether programs on this machine find the hub under its name. That is so for every name below `.localhost` where
-/// something follows RFC 6761, section 6.3, as systemd's resolver does; the C library alone does not.
-async fn is_known(name: &HubName, address: IpAddr) -> bool {
+/// The names of these that programs on this machine do not find.
+async fn unknown<'a>(
+    hubs: &'a [LocalHub],
+    provisioning: &'a LocalProvisioning,
+) -> Vec<(&'a HubName, IpAddr)> {
+    let hubs = hubs
+        .iter()
+        .map(|hub| (hub.emulator.hub_name(), hub.mqtt_address().ip()));
+    let deadline = Instant::now() + LOOK_UP;
+    let mut unknown = Vec::new();
+    for (name, address) in hubs.chain(provisioning.place()) {
+        if !is_known(name, address, deadline).await {
+            unknown.push((name, address));
+        }
+    }
+    unknown
+}
+
+/// Whether programs on this machine find a service under its name. That is so for every name below `.localhost` where
+/// something follows RFC 6761, section 6.3, as systemd's resolver does; the C library alone does not. The very address has to be
+/// among those that are found: each service has one of its own.
+async fn is_known(name: &HubName, address: IpAddr, deadline: Instant) -> bool {
     let looked_up = tokio::net::lookup_host((name.as_str(), 0));
-    let Ok(Ok(found)) = tokio::time::timeout(LOOK_UP, looked_up).await else {
-        return false;
-    };
-    let mut found = found.map(|found| found.ip()).peekable();
-    found.peek().is_some() && found.all(|found| found == address || found.is_loopback())
+    match tokio::time::timeout_at(deadline, looked_up).await {
+        Ok(Ok(mut found)) => found.any(|found| found.ip() == address),
+        Ok(Err(_)) | Err(_) => false,
+    }
 }
 
 fn dns_name(name: &HubName) -> Result<DnsName<'static>> {
@@ -276,6 +295,6 @@ fn dns_name(name: &HubName) -> Result<DnsName<'static>> {
         .with_context(|| format!("no certificate can be made for the name {name}"))
 }
 
-/// Time for the look-up of the hub's name: a resolver that asks the network first must not hold the greeting up.
+/// Time for the look-up of all names: a resolver that asks the network first must not hold the greeting up.
 const LOOK_UP: Duration = Duration::from_millis(250);
 const TIME: Duration = Duration::from_millis(500);

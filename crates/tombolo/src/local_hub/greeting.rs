@@ -8,7 +8,7 @@
 //! their owner can read.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -59,8 +59,8 @@ pub(super) struct Greeting<'a> {
     pub(super) name: &'a HubName,
     pub(super) mqtt: SocketAddr,
     pub(super) https: SocketAddr,
-    /// Whether programs on this machine find the hub under its name.
-    pub(super) is_name_known: bool,
+    /// The names, with their addresses, under which programs on this machine find nothing.
+    pub(super) unknown: Vec<(&'a HubName, IpAddr)>,
     /// The certificate that an SDK has to trust.
     pub(super) ca: PathBuf,
     pub(super) strings: &'a ConnectionStrings,
@@ -130,16 +130,12 @@ Azure's SDKs know the ports {SDK_MQTT_PORT} and {SDK_HTTPS_PORT} only:
 "
             )?;
         }
-        if !self.is_name_known {
-            writeln!(
-                f,
-                "\
-This machine does not know the name yet
-  echo '{address} {name}' | sudo tee -a /etc/hosts
-",
-                address = self.mqtt.ip(),
-                name = self.name,
-            )?;
+        if !self.unknown.is_empty() {
+            writeln!(f, "This machine does not know these names yet")?;
+            for (name, address) in &self.unknown {
+                writeln!(f, "  echo '{address} {name}' | sudo tee -a /etc/hosts")?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }
@@ -230,7 +226,7 @@ mod tests {
             name: &"tombolo-hub.localhost".parse().unwrap(),
             mqtt: SocketAddr::from(([127, 0, 0, 1], 8883)),
             https: SocketAddr::from(([127, 0, 0, 1], 443)),
-            is_name_known: true,
+            unknown: Vec::new(),
             ca: "/d/ca.pem".into(),
             strings: &strings,
             shows_keys: true,
@@ -287,7 +283,7 @@ mod tests {
     #[test]
     fn what_keeps_an_sdk_away_is_said() {
         let text = said(1, |greeting| {
-            greeting.is_name_known = false;
+            greeting.unknown = vec![(greeting.name, greeting.mqtt.ip())];
             greeting.https.set_port(9443);
         });
         assert!(
@@ -300,7 +296,7 @@ mod tests {
     #[test]
     fn all_but_paths_and_strings_fits_into_80_columns() {
         let text = said(4, |greeting| {
-            greeting.is_name_known = false;
+            greeting.unknown = vec![(greeting.name, greeting.mqtt.ip())];
             greeting.https.set_port(9443);
         });
         let is_to_copy = |line: &str| line.starts_with("HostName=") || line.starts_with("curl ");

@@ -130,6 +130,14 @@ impl LocalProvisioning {
         })))
     }
 
+    /// Its name and its address, if it runs.
+    pub(super) fn place(&self) -> Option<(&HubName, IpAddr)> {
+        match self {
+            Self::Runs(runs) => Some((&runs.name, runs.provisioning.mqtt_address().ip())),
+            Self::Unwanted | Self::NoAddress(_) => None,
+        }
+    }
+
     /// Closes all connections.
     ///
     /// # Errors
@@ -153,7 +161,7 @@ Provisioning service {name}
   ID scope                         {scope}
   MQTT over TLS                    {mqtt}
   HTTPS, and MQTT over WebSocket   {https}
-  key of the group {GROUP}          {key}
+  key of the group {GROUP}         {key}
   connection string                {string}
 
 ",
