@@ -183,14 +183,14 @@ impl Token {
     }
 
     /// The host name at the start of the token's resource, in lower case: the hub's, or the name under which a device
-    /// knows its hub.
+    /// knows its hub. Bare: without a port, and without the brackets of an IPv6 address.
     #[must_use]
     pub fn host(&self) -> String {
         let once = decode(&self.sr);
         // A host name has no '%', so decoding once more than needed changes nothing.
         let resource = decode(&once);
         let host = resource.split('/').next().unwrap_or_default();
-        host.to_ascii_lowercase()
+        bare(host).to_ascii_lowercase()
     }
 
     /// The moment from which the token is no longer valid.
@@ -219,6 +219,19 @@ impl Token {
     pub fn covers(&self, resource: &str) -> bool {
         let once = decode(&self.sr);
         covers(&once, resource) || covers(&decode(&once), resource)
+    }
+
+    /// Like [`Token::covers`], whatever port the token's resource names behind its host. A hub knows no port, so this is
+    /// for who is called in a hub's place, at a port of its own: Microsoft's SDKs sign the `HostName` of the connection
+    /// string as it stands.
+    #[must_use]
+    pub fn covers_at_any_port(&self, resource: &str) -> bool {
+        let once = decode(&self.sr);
+        let covers = |sr: &str| {
+            let host = sr.split('/').next().unwrap_or_default();
+            covers(&format!("{}{}", bare(host), &sr[host.len()..]), resource)
+        };
+        covers(&once) || covers(&decode(&once))
     }
 
     /// Whether the token's resource is exactly `resource`.
@@ -265,6 +278,21 @@ pub fn service_resource(hub: &HubName) -> String {
 fn decode(text: &str) -> Cow<'_, str> {
     // A '+' is never a space here; bytes that are no UTF-8 match no resource.
     percent_decode_str(text).decode_utf8_lossy()
+}
+
+/// A host as a name has it: without the port behind it, and without the brackets in which an address of IPv6 stands before
+/// a port.
+fn bare(host: &str) -> &str {
+    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let host = match host.rsplit_once(':') {
+        // Without brackets the last group of an IPv6 address looks like a port.
+        Some((name, port)) if is_port(port) && (!name.contains(':') || name.ends_with(']')) => name,
+        Some(_) | None => host,
+    };
+    let inside = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    inside.unwrap_or(host)
 }
 
 fn covers(sr: &str, resource: &str) -> bool {

@@ -369,6 +369,35 @@ mod tests {
     }
 
     #[test]
+    fn times_have_a_range() {
+        for (key, least, less, most, more) in [
+            ("method_timeout", "5s", "4999ms", "5m", "300001ms"),
+            ("connect_timeout", "100ms", "99ms", "2m", "120001ms"),
+            ("keep_alive", "1s", "999ms", "19m", "1140001ms"),
+            ("backoff_limit", "1s", "999ms", "1h", "3600001ms"),
+            (
+                "token_lifetime",
+                "10m",
+                "599999ms",
+                "365days",
+                "31536000001ms",
+            ),
+        ] {
+            for (time, is_good) in [(less, false), (least, true), (most, true), (more, false)] {
+                let config = read(&format!(
+                    "{key} = \"{time}\"\n[[hubs]]\nname = \"a.example\""
+                ));
+                let mistakes = config.mistakes();
+                let keys: Vec<_> = mistakes
+                    .iter()
+                    .map(|mistake| mistake.key.as_str())
+                    .collect();
+                assert_eq!(keys.is_empty(), is_good, "{key} = {time}: {keys:?}");
+            }
+        }
+    }
+
+    #[test]
     fn unknown_keys_and_impossible_values_are_refused() {
         for text in [
             "lingr = \"1m\"",

@@ -1,8 +1,10 @@
 //! What the gateway shows a hub on behalf of a device, and which tokens of devices it can check itself.
 //!
-//! - **Delegated**: the gateway holds the device's symmetric key. It makes a fresh token for every connection, and checks
-//!   what the device signs with the same key.
+//! - **Delegated**: the gateway holds the device's symmetric keys. It makes a fresh token for every connection with one
+//!   of them ([`keys`]), and checks what the device signs with either.
 //! - **Passed through**: the device brings its own token, which the hub alone can judge: see [`crate::tokens`].
+
+mod keys;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -10,12 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use iothub::{
-    HubName, Identity, Timestamp,
-    sas::{self, Key},
-};
+use iothub::{HubName, Identity, Timestamp, sas};
 use secrecy::ExposeSecret as _;
 
+use self::keys::{Keys, Signer};
 use crate::{
     config::{Config, Credential, KeySource, Mistake},
     tokens::{Attendance, Purpose, Tokens},
@@ -32,13 +32,6 @@ pub(crate) struct Credentials {
     token_lifetime: Duration,
 }
 
-/// A device's keys, as the hub has them.
-pub(crate) struct Keys {
-    /// The one that the gateway signs with.
-    primary: Key,
-    secondary: Option<Key>,
-}
-
 /// How a device is vouched for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Mode {
@@ -48,10 +41,7 @@ pub(crate) enum Mode {
 
 /// What one session shows the hub.
 pub(crate) enum SessionCredential {
-    Delegated {
-        keys: Arc<Keys>,
-        token_lifetime: Duration,
-    },
+    Delegated(Signer),
     PassThrough(Attendance),
     None,
 }
@@ -97,7 +87,7 @@ impl Credentials {
                         problem,
                     });
                 };
-                source.and_then(|source| read_key(source).map_err(note).ok())
+                source.and_then(|source| keys::read(source).map_err(note).ok())
             };
             match device.credential {
                 Credential::PassThrough => {
@@ -108,7 +98,7 @@ impl Credentials {
                     let secondary = read("secondary_key", device.secondary_key.as_ref());
                     // A key that is not even named is a mistake of the configuration, which was looked for before.
                     if let Some(primary) = primary {
-                        keys.insert(identity, Arc::new(Keys { primary, secondary }));
+                        keys.insert(identity, Arc::new(Keys::new(primary, secondary)));
                     }
                 }
             }
@@ -148,22 +138,23 @@ impl Credentials {
         let keys = [Some(identity), device.as_ref()].into_iter().flatten();
         let keys = keys.filter_map(|identity| self.keys.get(identity));
         let is_signed = keys
-            .flat_map(|keys| [Some(&keys.primary), keys.secondary.as_ref()])
-            .flatten()
+            .flat_map(|keys| keys.all())
             .fold(false, |is_signed, key| is_signed | token.is_signed_by(key));
         let gateway_names = self.gateway_names.iter().map(String::as_str);
         let mut hosts = [identity.hub().as_str()].into_iter().chain(gateway_names);
-        let names_it = hosts.any(|host| token.covers(&sas::resource_at(host, identity)));
+        let names_it =
+            hosts.any(|host| token.covers_at_any_port(&sas::resource_at(host, identity)));
         is_signed && names_it
     }
 
     /// What a session of this identity shows the hub.
     pub(crate) fn for_session(&self, identity: &Identity, now: Instant) -> SessionCredential {
         match (self.mode(identity), self.keys.get(identity)) {
-            (Some(Mode::Delegated), Some(keys)) => SessionCredential::Delegated {
-                keys: Arc::clone(keys),
-                token_lifetime: self.token_lifetime,
-            },
+            (Some(Mode::Delegated), Some(keys)) => {
+                let keys = Arc::clone(keys);
+                let signer = Signer::new(identity.clone(), keys, self.token_lifetime);
+                SessionCredential::Delegated(signer)
+            }
             (Some(Mode::PassThrough), _) => {
                 SessionCredential::PassThrough(self.tokens.attend(identity, now))
             }
@@ -178,27 +169,20 @@ impl Credentials {
 }
 
 impl SessionCredential {
-    /// What the next connection of this identity shows.
+    /// What the next connection shows.
     pub(crate) fn login(
         &mut self,
-        identity: &Identity,
         purpose: Purpose,
         now: Timestamp,
     ) -> Result<Login, NoCredential> {
         match self {
-            Self::Delegated {
-                keys,
-                token_lifetime,
-            } => {
-                let expires_at = now.saturating_add(*token_lifetime);
+            Self::Delegated(signer) => {
                 // Sessions that were opened together are not renewed together.
                 let share = RENEW_AT - RENEW_SPREAD * fastrand::f64();
                 Ok(Login {
-                    password: keys
-                        .primary
-                        .sign(&sas::resource(identity), None, expires_at),
-                    renew_after: token_lifetime.mul_f64(share),
-                    lasts_for: *token_lifetime,
+                    password: signer.sign(now),
+                    renew_after: signer.lifetime().mul_f64(share),
+                    lasts_for: signer.lifetime(),
                     is_proved: true,
                 })
             }
@@ -220,15 +204,23 @@ impl SessionCredential {
 
     /// The hub has accepted the last login.
     pub(crate) fn accepted(&mut self, now: Instant) {
-        if let Self::PassThrough(attendance) = self {
-            attendance.accepted(now);
+        match self {
+            Self::Delegated(signer) => signer.accepted(),
+            Self::PassThrough(attendance) => attendance.accepted(now),
+            Self::None => {}
         }
     }
 
-    /// The hub has refused the last login.
-    pub(crate) fn refused(&mut self, now: Instant) {
-        if let Self::PassThrough(attendance) = self {
-            attendance.refused(now);
+    /// The hub has refused the last login. True if that is no answer yet: the gateway has something else to show, and
+    /// [`SessionCredential::freshened`] says so.
+    pub(crate) fn refused(&mut self, now: Instant) -> bool {
+        match self {
+            Self::Delegated(signer) => signer.refused(),
+            Self::PassThrough(attendance) => {
+                attendance.refused(now);
+                false
+            }
+            Self::None => false,
         }
     }
 
@@ -249,8 +241,9 @@ impl SessionCredential {
     /// Returns when there may be a credential to try that was not there before.
     pub(crate) async fn freshened(&self) {
         match self {
+            Self::Delegated(signer) => signer.freshened().await,
             Self::PassThrough(attendance) => attendance.fresh().await,
-            Self::Delegated { .. } | Self::None => std::future::pending().await,
+            Self::None => std::future::pending().await,
         }
     }
 
@@ -258,22 +251,9 @@ impl SessionCredential {
     pub(crate) fn is_proved(&self) -> bool {
         match self {
             Self::PassThrough(attendance) => attendance.is_proved(),
-            Self::Delegated { .. } | Self::None => true,
+            Self::Delegated(_) | Self::None => true,
         }
     }
-}
-
-fn read_key(source: &KeySource) -> Result<Key, String> {
-    let text = match source {
-        KeySource::File(path) => std::fs::read_to_string(path)
-            .map(Into::into)
-            .map_err(|error| format!("{} could not be read: {error}", path.display()))?,
-        KeySource::Env(name) => std::env::var(name)
-            .map(Into::into)
-            .map_err(|_| format!("the environment has no variable {name}"))?,
-        KeySource::Text(text) => text.clone(),
-    };
-    Key::from_base64(text.expose_secret().trim()).map_err(|error| error.to_string())
 }
 
 /// Share of a token's lifetime after which it is renewed at the latest, as Azure's C SDK does
@@ -286,6 +266,8 @@ const MOVE_BEFORE: Duration = Duration::from_secs(5 * 60);
 
 #[cfg(test)]
 mod tests {
+    use iothub::sas::Key;
+
     use super::*;
     use crate::{
         config::{DeviceConfig, HubConfig},
@@ -331,7 +313,7 @@ mod tests {
         let now = Timestamp::from_unix_seconds(1_700_000_000);
 
         let mut credential = credentials.for_session(&identity, Instant::now());
-        let login = credential.login(&identity, Purpose::Open, now);
+        let login = credential.login(Purpose::Open, now);
         let login = login.expect("the key is there");
 
         let token = sas::Token::parse(&login.password).expect("a token");
@@ -350,7 +332,7 @@ mod tests {
         let other = module("m");
         assert_eq!(credentials.mode(&other), None);
         let mut credential = credentials.for_session(&other, Instant::now());
-        let login = credential.login(&other, Purpose::Open, Timestamp::from_unix_seconds(0));
+        let login = credential.login(Purpose::Open, Timestamp::from_unix_seconds(0));
         assert_eq!(login.err(), Some(NoCredential::NoKey));
     }
 
@@ -372,7 +354,9 @@ mod tests {
     #[test]
     fn a_key_speaks_for_its_device_and_the_modules_of_it() {
         let mut config = config(KeySource::Text(KEY.into()));
-        config.gateway_names = vec!["gateway.example".to_owned(), "127.0.0.1".to_owned()];
+        config.gateway_names = ["gateway.example", "127.0.0.1", "::1"]
+            .map(str::to_owned)
+            .into();
         config.devices[0].secondary_key = Some(KeySource::Text(OTHER_KEY.into()));
         config.devices.push(DeviceConfig {
             module: Some("m".parse().unwrap()),
@@ -395,6 +379,11 @@ mod tests {
             (&watch, "hub.example/devices/watch-1", MODULE_KEY, false),
             (&watch, "gateway.example/devices/watch-1", KEY, true),
             (&watch, "127.0.0.1/devices/watch-1", OTHER_KEY, true),
+            (&watch, "gateway.example:8443/devices/watch-1", KEY, true),
+            (&watch, "[::1]:8443/devices/watch-1", KEY, true),
+            (&watch, "[::1]/devices/watch-1", KEY, true),
+            (&watch, "gateway.example:/devices/watch-1", KEY, false),
+            (&watch, "gateway.example:x/devices/watch-1", KEY, false),
             (&watch, "hub.example/devices", KEY, true),
             (&watch, "hub.example", KEY, true),
             (&watch, "hub.example/devices/watch", KEY, false),

@@ -77,7 +77,15 @@ async fn a_good_signature_speaks_for_its_device() {
     let mut rig = Rig::start().await;
     rig.hub.acknowledges().await;
     let judge = appoint(&rig, |_, _| Ok(checked()));
-    for host in ["hub.example", "HUB.example", "localhost", "127.0.0.1"] {
+    for host in [
+        "hub.example",
+        "HUB.example",
+        "localhost",
+        "127.0.0.1",
+        // As an SDK writes it whose connection string has a port behind the host name.
+        "localhost:8443",
+        "[::1]:8443",
+    ] {
         let token = signature(&format!("{host}/devices/dev1"));
         let response = send(post(&rig, EVENTS, &token)).await;
         assert_status(&response, StatusCode::NO_CONTENT);
@@ -113,7 +121,14 @@ async fn what_is_wrong_with_a_signature_is_not_said() {
     }
     // A host outside the configuration is never asked, and is refused like the others.
     let judge = appoint(&rig, |_, _| Ok(checked()));
-    for host in ["other.example", "hub.example.evil", "169.254.169.254", ""] {
+    for host in [
+        "other.example",
+        "other.example:8443",
+        "hub.example.evil",
+        "169.254.169.254",
+        ":8443",
+        "",
+    ] {
         let token = signature(&format!("{host}/devices/dev1"));
         let response = send(post(&rig, EVENTS, &token)).await;
         details.push(problem(response, 401, "unauthenticated").await);

@@ -171,11 +171,52 @@ fn the_host_is_read_in_every_encoding() {
         "GATEWAY.EXAMPLE%2fdevices%2fd",
         "gateway.example%252Fdevices%252Fd%253A1",
         "gateway.example",
+        "gateway.example:8443/devices/d",
+        "gateway.example%3A8443%2Fdevices%2Fd",
     ] {
-        let signature = "A".repeat(43) + "%3D";
-        let token = token(&format!("sr={sr}&sig={signature}&se=1")).unwrap();
-        assert_eq!(token.host(), "gateway.example", "{sr}");
+        assert_eq!(unsigned(sr).host(), "gateway.example", "{sr}");
     }
+    for (sr, host) in [
+        ("[::1]:8443/devices/d", "::1"),
+        ("%5B%3A%3A1%5D%2Fdevices%2Fd", "::1"),
+        ("::1/devices/d", "::1"),
+        ("127.0.0.1:443/devices/d", "127.0.0.1"),
+        ("a:/devices/d", "a:"),
+        ("a:b/devices/d", "a:b"),
+        (":1/devices/d", ""),
+        ("/devices/d", ""),
+    ] {
+        assert_eq!(unsigned(sr).host(), host, "{sr}");
+    }
+}
+
+#[test]
+fn a_port_counts_for_a_hub_and_not_for_who_stands_in_its_place() {
+    let resource = "gateway.example/devices/d";
+    for (sr, covers, covers_at_any_port) in [
+        ("gateway.example/devices/d", true, true),
+        ("gateway.example:8443/devices/d", false, true),
+        ("gateway.example%253A8443%252Fdevices%252Fd", false, true),
+        ("gateway.example:8443", false, true),
+        ("gateway.example:8443/devices/e", false, false),
+        ("gateway.example:8443/devices/d/modules/m", false, false),
+        ("gateway.example:/devices/d", false, false),
+        ("other.example:8443/devices/d", false, false),
+    ] {
+        let token = unsigned(sr);
+        assert_eq!(token.covers(resource), covers, "{sr}");
+        assert_eq!(
+            token.covers_at_any_port(resource),
+            covers_at_any_port,
+            "{sr}"
+        );
+    }
+}
+
+/// A token for a resource as it is written, which no key has signed.
+fn unsigned(sr: &str) -> Token {
+    let signature = "A".repeat(43) + "%3D";
+    token(&format!("sr={sr}&sig={signature}&se=1")).unwrap()
 }
 
 #[test]
@@ -230,6 +271,8 @@ proptest! {
         let _ = Token::parse(&text);
         if let Ok(token) = token(&fields) {
             let _ = token.covers(&text);
+            let _ = token.covers_at_any_port(&text);
+            let _ = token.host();
         }
     }
 }

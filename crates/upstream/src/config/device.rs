@@ -26,8 +26,8 @@ pub struct DeviceConfig {
     /// Where its key is; for a delegated credential.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<KeySource>,
-    /// Where its other key is, if the device may sign with that one too, as the hub allows. The gateway itself signs with
-    /// `key`.
+    /// Where its other key is. The device may sign with either, as the hub allows. The gateway signs with `key`; when the hub
+    /// refuses that one it goes over to the other, so keys can be changed one after the other without a gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secondary_key: Option<KeySource>,
     /// Who keeps a cloud-to-device message until the device has settled it: `"hub"`. Default `"hub"`.

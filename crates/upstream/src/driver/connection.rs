@@ -41,7 +41,7 @@ impl Driver {
         let name = self.identity.hub();
         let hub = self.node.hubs.get(name);
         let hub = hub.ok_or_else(|| format!("{name} is not configured"))?;
-        let login = self.credential.login(&self.identity, purpose, wall_now());
+        let login = self.credential.login(purpose, wall_now());
         let login = login.map_err(|error| error.to_string())?;
         let rank = if !login.is_proved {
             Rank::Unproved
@@ -103,7 +103,9 @@ impl Driver {
         self.node.meters.refused.increment(1);
         let outlook = match reason {
             RefusalReason::Credentials => {
-                self.credential.refused(now());
+                if self.credential.refused(now()) {
+                    return Ok(());
+                }
                 Outlook::Refused
             }
             RefusalReason::Protocol => {

@@ -64,6 +64,7 @@ async fn a_good_token_is_checked_without_asking_the_hub() {
         "hub.example/devices/dev1",
         "gateway.example/devices/dev1",
         "localhost/devices/dev1",
+        "localhost:8443/devices/dev1",
         "hub.example/devices",
     ] {
         let verdict = rig.judge(&token(resource, 600)).await;
@@ -127,6 +128,11 @@ async fn what_is_not_good_is_refused() {
         ),
         ("another hub", token("other.example/devices/dev1", 600)),
         ("no host", token("devices/dev1", 600)),
+        ("a port alone", token(":8443/devices/dev1", 600)),
+        (
+            "another host at a port",
+            token("other.example:8443/devices/dev1", 600),
+        ),
         ("another key", by_module_key),
         ("a policy", of_policy),
         ("another expiry", good.replace("se=1", "se=2")),

@@ -9,6 +9,7 @@
 extern crate tombolo_upstream as upstream;
 
 mod hub;
+mod key_rotation;
 mod rig;
 
 mod checked;
