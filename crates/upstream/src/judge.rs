@@ -19,7 +19,6 @@ use crate::{
     credentials::Mode,
     metrics::Meters,
     node::{Node, now, unlisted_device, wall_now},
-    pace::Rank,
     probe::probe,
     tokens::{Answer, Presented, Question, Way, Word},
 };
@@ -141,11 +140,7 @@ async fn find_out(node: &Node, question: &Question) -> Answer {
             Err(_) => return Answer::Undecided,
         }
     }
-    if identity.module_id().is_some() {
-        return Answer::Undecided;
-    }
-    hub.turnstile.queue(Rank::Unproved).admitted().await;
-    match probe(&hub.endpoint, identity, &question.token.text).await {
+    match probe(hub, identity, &question.token).await {
         Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(error = chain(&error), "no answer about a token");

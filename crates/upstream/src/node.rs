@@ -18,6 +18,7 @@ use crate::{
     leases::LeaseKeeper,
     metrics::Meters,
     pace::Turnstile,
+    probe::Manners,
     tokens::{Secret, Tokens},
 };
 
@@ -46,6 +47,7 @@ pub(crate) struct Node {
 pub(crate) struct Hub {
     pub(crate) endpoint: Endpoint,
     pub(crate) turnstile: Arc<Turnstile>,
+    pub(crate) manners: Manners,
 }
 
 /// What a node reads from files before it can start.
@@ -75,6 +77,7 @@ impl Secrets {
             let hub_of_node = Hub {
                 endpoint: endpoint.map_err(LoadError::Endpoint)?,
                 turnstile: Turnstile::new(hub.connects_per_second, now),
+                manners: Manners::default(),
             };
             hubs.insert(hub.name.clone(), Arc::new(hub_of_node));
         }

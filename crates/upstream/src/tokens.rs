@@ -177,9 +177,7 @@ impl Tokens {
     pub(crate) fn way(&self, question: &Question, now: Instant) -> Way {
         let mut state = self.state.lock();
         let shelf = state.shelf(&question.identity, now);
-        let is_module = question.identity.module_id().is_some();
-        // No harmless call is known that a module's token is good for, so a module waits for a CONNECT if there can be one.
-        if shelf.is_up() || shelf.has_accepted() && !is_module {
+        if shelf.is_up() || shelf.has_accepted() {
             return Way::Probe;
         }
         let (word, heard) = oneshot::channel();

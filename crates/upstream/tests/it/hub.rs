@@ -25,6 +25,7 @@ pub(crate) struct Request {
     stream: TlsStream<TcpStream>,
     pub(crate) line: String,
     pub(crate) authorization: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// The hub's end of a connection.
@@ -103,7 +104,11 @@ impl Hub {
                 lines.find_map(|line| line.strip_prefix(name).map(str::to_owned))
             };
             assert_eq!(header("host: ").as_deref(), Some(NAME));
+            let length = header("content-length: ").map_or(0, |length| length.parse().unwrap());
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).await.unwrap();
             Request {
+                body,
                 authorization: header("authorization: ").expect("a token"),
                 line,
                 stream,

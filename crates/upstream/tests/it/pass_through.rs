@@ -239,12 +239,58 @@ async fn a_module_is_passed_through_by_its_own_token() {
         connection
     });
     assert!(is_accepted(verdict));
-    // There is no harmless call that a module's token is good for.
-    let other = token(resource, 700);
-    let judged = rig.judge_for(&module, &other);
-    let verdict = connection.serve_until(judged).await;
-    assert_eq!(verdict, Verdict::Undecided);
-    assert!(!rig.hub.has_visitor().await);
+
+    // Another one is judged beside the session, by a call that modules have.
+    let undisturbed = async {
+        // A hub that finds fault with the batch whoever sends it has not said anything of the token.
+        let careless = [
+            (400, Some("ArgumentInvalid")),
+            (400, Some("ArgumentInvalid")),
+        ];
+        let other = token(resource, 700);
+        let verdict = judge_module(&rig, &module, &other, &careless).await;
+        assert_eq!(verdict, Verdict::Undecided);
+        let (status, code) = (401, Some("IotHubUnauthorizedAccess"));
+        let wrong = token(resource, 701);
+        let verdict = judge_module(&rig, &module, &wrong, &[(status, code)]).await;
+        assert_eq!(verdict, Verdict::Refused);
+        let careful = [(400, Some("ArgumentInvalid")), (status, code)];
+        let verdict = judge_module(&rig, &module, &other, &careful).await;
+        assert!(is_accepted(verdict));
+        // From here on it is known that this hub looks at the token first.
+        let next = token(resource, 702);
+        let verdict = judge_module(&rig, &module, &next, &careful[..1]).await;
+        assert!(is_accepted(verdict));
+        let wrong = token(resource, 703);
+        let verdict = judge_module(&rig, &module, &wrong, &[(status, code)]).await;
+        assert_eq!(verdict, Verdict::Refused);
+        assert!(!rig.hub.has_visitor().await);
+    };
+    connection.serve_until(undisturbed).await;
+}
+
+/// Answers the questions that the judging of a module's token is to bring about: the first is asked with the token, the
+/// second with one that nobody has made.
+async fn judge_module(
+    rig: &Rig,
+    module: &Identity,
+    token: &str,
+    answers: &[(u16, Option<&str>)],
+) -> Verdict {
+    let (verdict, ()) = tokio::join!(rig.judge_for(module, token), async {
+        for (place, (status, code)) in answers.iter().enumerate() {
+            let request = rig.hub.request().await;
+            let start = "POST /devices/dev1/modules/m/messages/events?";
+            assert!(request.line.starts_with(start), "{}", request.line);
+            assert_eq!(request.body, b"[]");
+            assert_eq!(request.authorization == token, place == 0);
+            let forged = iothub::sas::Token::parse(&request.authorization).unwrap();
+            let key = Key::from_base64(KEY).unwrap();
+            assert_eq!(forged.is_signed_by(&key), place == 0);
+            request.answer(*status, *code).await;
+        }
+    });
+    verdict
 }
 
 #[tokio::test]
