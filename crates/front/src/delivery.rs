@@ -234,12 +234,15 @@ impl Delivery {
             SessionState::Closed
             | SessionState::Connecting
             | SessionState::Connected
-            | SessionState::Settled => {
-                if self.stopping.is_cancelled() {
-                    Error::Stopping
-                } else {
-                    Failure::HubTimeout.into()
-                }
+            | SessionState::Settled
+                if self.stopping.is_cancelled() =>
+            {
+                Error::Stopping
+            }
+            // The hub was not even asked.
+            SessionState::Closed => Failure::NoSession.into(),
+            SessionState::Connecting | SessionState::Connected | SessionState::Settled => {
+                Failure::HubTimeout.into()
             }
         }
     }

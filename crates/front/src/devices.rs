@@ -3,27 +3,27 @@
 //! A verb that writes submits one entry and waits for its ticket. Whoever asked may go away meanwhile: the entry is on
 //! its way, and its outcome stands.
 
+mod check;
+mod entry;
+
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use iothub::{
     Identity, MethodResponse, Telemetry, limits,
-    topic::ToHub,
     twin::{ReportedPatch, Twin, TwinVersion},
 };
 use store::{
-    Conclusion, Demand, Done, Failure, LockToken, MethodRequestId, Needs, Outcome, SettleError,
-    Settlement, Store, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket,
-    TicketLost, Work,
+    Conclusion, Demand, Done, Failure, LockToken, MethodRequestId, Needs, SettleError, Settlement,
+    Store, StoreError, Submission, SubmitError, Survival, Ticket, TicketLost, Work,
 };
-use tokio::time::sleep_until;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub(crate) use self::check::check_telemetry;
+use self::entry::{ATTEMPTS, SHORTEST_WAIT, SubmissionIds, UnderWay};
 
 /// The verbs.
 pub(crate) struct Devices {
@@ -134,6 +134,7 @@ impl Error {
                 Failure::CredentialRefused
                 | Failure::HubUnavailable
                 | Failure::MethodGone
+                | Failure::NoSession
                 | Failure::DoesNotFit
                 | Failure::Stopping
                 | Failure::Damaged => true,
@@ -191,7 +192,7 @@ impl Devices {
     ) -> Result<Vec<Result<(), Error>>, Error> {
         let deadline = Instant::now() + wait.max(SHORTEST_WAIT);
         let mut results: Vec<_> = messages.iter().map(|_| Ok(())).collect();
-        let mut under_way: VecDeque<(usize, Ticket<Outcome>)> = VecDeque::with_capacity(WINDOW);
+        let mut under_way: VecDeque<(usize, UnderWay)> = VecDeque::with_capacity(WINDOW);
         let mut stopped: Option<SubmitError> = None;
         for (place, telemetry) in messages.into_iter().enumerate() {
             if let Err(error) = check_telemetry(identity, &telemetry) {
@@ -199,9 +200,9 @@ impl Devices {
                 continue;
             }
             if under_way.len() == WINDOW
-                && let Some((oldest, ticket)) = under_way.pop_front()
+                && let Some((oldest, entry)) = under_way.pop_front()
             {
-                results[oldest] = self.acknowledged(ticket, deadline).await;
+                results[oldest] = self.acknowledged(identity, entry, deadline).await;
             }
             let submission = Submission {
                 id: self.ids.next(),
@@ -216,15 +217,15 @@ impl Devices {
             }
             while stopped.is_none() {
                 match self.submit(&submission).await {
-                    Ok(ticket) => {
-                        under_way.push_back((place, ticket));
+                    Ok(entry) => {
+                        under_way.push_back((place, entry));
                         break;
                     }
                     // The own messages take the room: the oldest of them leaves it when it is settled.
                     Err(SubmitError::DeviceFull { .. })
-                        if let Some((oldest, ticket)) = under_way.pop_front() =>
+                        if let Some((oldest, entry)) = under_way.pop_front() =>
                     {
-                        results[oldest] = self.acknowledged(ticket, deadline).await;
+                        results[oldest] = self.acknowledged(identity, entry, deadline).await;
                     }
                     Err(error) => stopped = Some(error),
                 }
@@ -233,8 +234,8 @@ impl Devices {
                 results[place] = Err(error.clone().into());
             }
         }
-        for (place, ticket) in under_way {
-            results[place] = self.acknowledged(ticket, deadline).await;
+        for (place, entry) in under_way {
+            results[place] = self.acknowledged(identity, entry, deadline).await;
         }
         Ok(results)
     }
@@ -359,25 +360,6 @@ impl Devices {
         Ok(results)
     }
 
-    /// Submits one entry and waits for its outcome.
-    async fn carry_out(
-        &self,
-        identity: &Identity,
-        work: Work,
-        wait: Duration,
-    ) -> Result<Done, Error> {
-        let deadline = Instant::now() + wait.max(SHORTEST_WAIT);
-        let submission = Submission {
-            id: self.ids.next(),
-            identity: identity.clone(),
-            work,
-            survival: Survival::Ephemeral { deadline },
-            fingerprint: None,
-        };
-        let ticket = self.submit(&submission).await?;
-        self.outcome(ticket, deadline).await
-    }
-
     /// The hub is told of a settlement on the connection that the message came on: it must not be closed for want of
     /// requests. A token that settles nothing is no reason to open one, so this comes after the settlement, which stands
     /// whether the demand can be raised or not.
@@ -403,31 +385,6 @@ impl Devices {
         self.store.inbox.settle(identity, token, settlement).await
     }
 
-    /// Submits again under the same id if the answer was lost, which does nothing twice.
-    async fn submit(&self, submission: &Submission) -> Result<Ticket<Outcome>, SubmitError> {
-        for _ in 1..ATTEMPTS {
-            match self.store.outbox.submit(submission.clone()).await {
-                Err(SubmitError::Store(StoreError::UnknownOutcome)) => {}
-                result => return result,
-            }
-        }
-        self.store.outbox.submit(submission.clone()).await
-    }
-
-    /// Waits for the outcome of an entry.
-    async fn outcome(&self, ticket: Ticket<Outcome>, deadline: Instant) -> Result<Done, Error> {
-        // The session gives the entry up at the deadline and knows best why, so it gets a moment to say so.
-        Ok(self.wait(ticket, deadline + SLACK).await??)
-    }
-
-    /// Waits for the hub's acknowledgement of a message.
-    async fn acknowledged(&self, ticket: Ticket<Outcome>, deadline: Instant) -> Result<(), Error> {
-        match self.outcome(ticket, deadline).await? {
-            Done::Acknowledged => Ok(()),
-            Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
-        }
-    }
-
     /// Waits until it is known what became of a settlement.
     async fn conclusion(
         &self,
@@ -435,156 +392,14 @@ impl Devices {
         deadline: Instant,
     ) -> Result<Settled, Error> {
         match self.wait(ticket, deadline).await? {
-            Conclusion::Hub => Ok(Settled::Hub),
-            Conclusion::Gateway => Ok(Settled::Gateway),
-            Conclusion::Lost => Err(Error::Settle(SettleError::Lost)),
-        }
-    }
-
-    /// Waits for what a ticket brings, until the deadline or the last call.
-    async fn wait<T>(&self, ticket: Ticket<T>, deadline: Instant) -> Result<T, Error> {
-        tokio::select! {
-            biased;
-            brought = ticket => Ok(brought?),
-            () = sleep_until(deadline.into()) => Err(Failure::HubTimeout.into()),
-            () = self.last_call.cancelled() => Err(Error::Unfinished),
+            Some(Conclusion::Hub) => Ok(Settled::Hub),
+            Some(Conclusion::Gateway) => Ok(Settled::Gateway),
+            Some(Conclusion::Lost) => Err(Error::Settle(SettleError::Lost)),
+            None => Err(Failure::HubTimeout.into()),
         }
     }
 }
 
-/// Checks what the hub would answer by closing the connection.
-pub(crate) fn check_telemetry(identity: &Identity, telemetry: &Telemetry) -> Result<(), Error> {
-    let size = telemetry.size();
-    if size > limits::TELEMETRY_BYTES {
-        return Err(Error::TooLarge {
-            size,
-            limit: limits::TELEMETRY_BYTES,
-        });
-    }
-    if let Some(id) = &telemetry.system.message_id
-        && id.chars().count() > limits::MESSAGE_ID_LENGTH
-    {
-        return Err(Error::MessageIdTooLong(id.chars().count()));
-    }
-    let is_reserved = |(name, _): &(String, String)| name.starts_with("$.");
-    if telemetry.properties.iter().any(is_reserved) {
-        return Err(Error::ReservedName);
-    }
-    // What is not payload stands in the topic, at most three times as long as it is, with separators and names of
-    // system properties. Only what may not fit is worth encoding for it.
-    let properties = size - telemetry.payload.len();
-    let separators = (telemetry.properties.len() + telemetry.system.others.len()) * 8;
-    if (properties + separators) * 3 + TOPIC_OVERHEAD > limits::TOPIC_BYTES {
-        let size = ToHub::telemetry(identity, telemetry.to_bag())
-            .encode()
-            .len();
-        if size > limits::TOPIC_BYTES {
-            return Err(Error::PropertiesTooLarge {
-                size,
-                limit: limits::TOPIC_BYTES,
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Makes ids that no other submission has: 64 random bits of this process, and a count.
-struct SubmissionIds {
-    process: u64,
-    count: AtomicU64,
-}
-
-impl SubmissionIds {
-    fn new() -> Result<Self, getrandom::Error> {
-        Ok(Self {
-            process: getrandom::u64()?,
-            count: AtomicU64::new(0),
-        })
-    }
-
-    fn next(&self) -> SubmissionId {
-        let count = self.count.fetch_add(1, Ordering::Relaxed);
-        SubmissionId(u128::from(self.process) << 64 | u128::from(count))
-    }
-}
-
-/// A write that does not wait for the hub cannot say anything that is true, so it waits this long at least.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-/// How much later than the entry's deadline its outcome may come.
-const SLACK: Duration = Duration::from_millis(250);
 /// Messages of one batch that are under way at once: more than a session sends at once, and few enough to leave room in
 /// the outbox for what else the device has to say.
 const WINDOW: usize = 128;
-/// How often a call of the store is made whose answer is lost.
-const ATTEMPTS: u32 = 3;
-/// More than the bytes of a telemetry topic without application properties: two ids, literals, names of system
-/// properties.
-const TOPIC_OVERHEAD: usize = 512;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn identity() -> Identity {
-        Identity::device("hub.example".parse().unwrap(), "dev1".parse().unwrap())
-    }
-
-    fn with_property(value: String) -> Telemetry {
-        Telemetry {
-            properties: vec![("p".to_owned(), value)],
-            ..Telemetry::default()
-        }
-    }
-
-    #[test]
-    fn a_message_is_as_large_as_the_hub_takes() {
-        for (bytes, fits) in [(262_143, true), (262_144, true), (262_145, false)] {
-            let telemetry = Telemetry {
-                payload: vec![0; bytes].into(),
-                ..Telemetry::default()
-            };
-            assert_eq!(
-                check_telemetry(&identity(), &telemetry).is_ok(),
-                fits,
-                "{bytes}"
-            );
-        }
-    }
-
-    #[test]
-    fn properties_fit_into_a_topic() {
-        let frame = ToHub::telemetry(&identity(), with_property(String::new()).to_bag())
-            .encode()
-            .len();
-        for (topic, fits) in [(65_534, true), (65_535, true), (65_536, false)] {
-            let telemetry = with_property("v".repeat(topic - frame));
-            assert_eq!(
-                check_telemetry(&identity(), &telemetry).is_ok(),
-                fits,
-                "{topic}"
-            );
-        }
-        // Every character that must be encoded takes three bytes.
-        assert!(check_telemetry(&identity(), &with_property("/".repeat(21_800))).is_ok());
-        assert!(check_telemetry(&identity(), &with_property("/".repeat(21_900))).is_err());
-    }
-
-    #[test]
-    fn a_message_id_has_128_characters_at_most() {
-        for (length, fits) in [(127, true), (128, true), (129, false)] {
-            let mut telemetry = Telemetry::default();
-            telemetry.system.message_id = Some("m".repeat(length));
-            assert_eq!(
-                check_telemetry(&identity(), &telemetry).is_ok(),
-                fits,
-                "{length}"
-            );
-        }
-    }
-
-    #[test]
-    fn submission_ids_differ() {
-        let ids = SubmissionIds::new().unwrap();
-        assert_ne!(ids.next(), ids.next());
-    }
-}

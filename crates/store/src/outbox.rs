@@ -56,6 +56,15 @@ pub trait Outbox: Send + Sync {
     /// neither is its outcome.
     async fn persist(&self, identity: &Identity, id: SubmissionId) -> Result<(), PersistError>;
 
+    /// Takes an entry back that no session has taken, and settles it with [`Failure::NoSession`]: whoever waits for it
+    /// gives up, and is to know whether anything was sent. False if a session has it or had it, if it has another outcome,
+    /// if it is durable, or unknown. Taking back twice is harmless, and true again.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn take_back(&self, identity: &Identity, id: SubmissionId) -> Result<bool, StoreError>;
+
     /// Opens a device's lanes for the node that owns its session. One reader at a time: opening again ends the older
     /// one, whose calls then fail with [`StoreError::Stale`].
     ///
@@ -119,8 +128,8 @@ pub trait OutboxReader: Send {
     /// until one of its entries is settled: so whoever takes as many as it has room for does not spin while it has none.
     async fn ready(&mut self);
 
-    /// Takes up to `max` entries of a lane, oldest first. Entries whose deadline is over are settled with
-    /// [`Failure::HubTimeout`] and not given.
+    /// Takes up to `max` entries of a lane, oldest first. Entries whose deadline is over are settled and not given: with
+    /// [`Failure::NoSession`], or with [`Failure::HubTimeout`] if a session has had them.
     ///
     /// # Errors
     ///
@@ -285,9 +294,12 @@ pub enum Failure {
     /// There is no connection to the hub, and there was none in time.
     #[error("the hub cannot be reached")]
     HubUnavailable,
-    /// It was handed to the hub, or waited for its turn, and no answer came before the deadline. It may still happen.
+    /// It was handed to the hub, and no answer came before the deadline. It may still happen.
     #[error("the hub did not answer in time")]
     HubTimeout,
+    /// No session took it before the deadline: there are as many as there may be, or its own has no room. Nothing was sent.
+    #[error("no session with the hub was free for it in time; nothing was sent")]
+    NoSession,
     /// The connection that a direct method came on has ended.
     #[error("the connection of the direct method has ended")]
     MethodGone,
@@ -315,9 +327,11 @@ impl Failure {
             Self::HubError { status, .. } => {
                 !matches!(*status, 401 | 403 | 408 | 425 | 429 | 500..)
             }
-            Self::CredentialRefused | Self::HubUnavailable | Self::HubTimeout | Self::Stopping => {
-                false
-            }
+            Self::CredentialRefused
+            | Self::HubUnavailable
+            | Self::HubTimeout
+            | Self::NoSession
+            | Self::Stopping => false,
             Self::MethodGone | Self::DoesNotFit | Self::HubClosedOnPublish | Self::Damaged => true,
         }
     }

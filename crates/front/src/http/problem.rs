@@ -170,6 +170,7 @@ impl From<Failure> for Refusal {
             Failure::CredentialRefused => Code::HubRefused,
             Failure::HubUnavailable => Code::HubUnavailable,
             Failure::HubTimeout => Code::HubTimeout,
+            Failure::NoSession => Code::Overloaded,
             Failure::MethodGone => Code::MethodGone,
             Failure::DoesNotFit => Code::MessageTooLarge,
             Failure::Stopping => Code::Stopping,

@@ -106,6 +106,8 @@ impl Registry for Faulty {
 struct FaultyOutbox {
     outbox: Arc<dyn Outbox>,
     is_hanging: Arc<AtomicBool>,
+    /// Whether nothing can be taken back.
+    is_away: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,6 +162,13 @@ impl Outbox for FaultyOutbox {
         self.outbox.persist(identity, id).await
     }
 
+    async fn take_back(&self, identity: &Identity, id: SubmissionId) -> Result<bool, StoreError> {
+        if self.is_away.load(Ordering::Relaxed) {
+            return Err(StoreError::Unavailable);
+        }
+        self.outbox.take_back(identity, id).await
+    }
+
     async fn open(
         &self,
         lease: &SessionLease,
@@ -198,15 +207,16 @@ impl Outbox for FaultyOutbox {
 }
 
 async fn rig() -> Rig {
-    rig_that_tells_of_hanging(Arc::default()).await
+    rig_that_knows_of(Arc::default(), Arc::default()).await
 }
 
-async fn rig_that_tells_of_hanging(is_hanging: Arc<AtomicBool>) -> Rig {
+async fn rig_that_knows_of(is_hanging: Arc<AtomicBool>, is_away: Arc<AtomicBool>) -> Rig {
     let memory = store::memory::open(store::memory::Config::default()).unwrap();
     let registry = Arc::new(Faulty(memory.registry.clone()));
     let outbox = Arc::new(FaultyOutbox {
         outbox: memory.outbox.clone(),
         is_hanging,
+        is_away,
     });
     let store = Store {
         registry,
@@ -285,7 +295,7 @@ async fn nobody_is_asked_to_answer_a_method_again_that_nobody_can_answer() {
 #[tokio::test]
 async fn what_does_not_end_is_cut_off_at_the_deadline() {
     let is_hanging = Arc::<AtomicBool>::default();
-    let rig = rig_that_tells_of_hanging(is_hanging.clone()).await;
+    let rig = rig_that_knows_of(is_hanging.clone(), Arc::default()).await;
     let request = rig.request(Method::POST, "/devices/dev1/messages/events");
     let post = background(request.body("Hangs").send());
     until(|| is_hanging.load(Ordering::Relaxed)).await;
@@ -298,4 +308,16 @@ async fn what_does_not_end_is_cut_off_at_the_deadline() {
     assert!(cut_off.connections > 0);
     assert!(start.elapsed() < Duration::from_secs(3));
     assert!(post.result().await.is_err());
+}
+
+#[tokio::test]
+async fn what_cannot_be_taken_back_may_have_been_sent() {
+    let is_away = Arc::<AtomicBool>::default();
+    let rig = rig_that_knows_of(Arc::default(), is_away.clone()).await;
+    is_away.store(true, Ordering::Relaxed);
+    let request = rig
+        .request(Method::POST, "/devices/dev1/messages/events")
+        .header("prefer", "wait=1")
+        .body("x");
+    problem(send(request).await, 504, "hub_timeout").await;
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use iothub::HubError;
 use reqwest::{Method, StatusCode};
+use serde_json::Value;
 use store::{Done, Failure, SessionState, Survival, Work};
 
-use crate::rig::{Rig, assert_status, client, problem, send, until};
+use crate::rig::{Rig, assert_status, client, problem, send, until, waiting};
 
 const EVENTS: &str = "/devices/dev1/messages/events";
 
@@ -93,7 +94,7 @@ async fn what_the_hub_does_not_do_is_said() {
         tracking_id: String::new(),
         message: "the day is spent".to_owned(),
         timestamp_utc: String::new(),
-        info: serde_json::Value::Null,
+        info: Value::Null,
     };
     let throttled = Failure::HubError {
         status: 429,
@@ -103,6 +104,7 @@ async fn what_the_hub_does_not_do_is_said() {
         (Failure::HubUnavailable, 503, "hub_unavailable"),
         (Failure::CredentialRefused, 502, "hub_refused"),
         (Failure::HubTimeout, 504, "hub_timeout"),
+        (Failure::NoSession, 503, "overloaded"),
         (Failure::DoesNotFit, 413, "message_too_large"),
         (Failure::Stopping, 503, "stopping"),
         (throttled, 429, "throttled"),
@@ -131,6 +133,38 @@ async fn silence_of_the_hub_is_a_timeout_after_the_wait() {
         .body("x");
     problem(send(request).await, 504, "hub_timeout").await;
     assert!(start.elapsed() >= Duration::from_secs(1) && start.elapsed() < Duration::from_secs(4));
+}
+
+#[tokio::test]
+async fn what_no_session_takes_in_time_is_taken_back_and_may_come_again() {
+    let mut rig = Rig::start().await;
+    let telemetry = rig
+        .request(Method::POST, EVENTS)
+        .header("prefer", "wait=1")
+        .body("x");
+    let batch = rig
+        .request(Method::POST, EVENTS)
+        .header("prefer", "wait=1")
+        .header("content-type", "application/vnd.tombolo.batch+json")
+        .body(r#"[{"body":"y"}]"#);
+    let twin = rig
+        .request(Method::GET, "/devices/dev1/twin")
+        .header("prefer", "wait=1");
+    let (telemetry, batch, twin) = (waiting(telemetry), waiting(batch), waiting(twin));
+    for refused in [telemetry, twin] {
+        let refused = refused.result().await;
+        assert!(refused.headers().contains_key("retry-after"));
+        problem(refused, 503, "overloaded").await;
+    }
+    let batch: Value = batch.result().await.json().await.unwrap();
+    assert_eq!(batch["results"][0]["code"], "overloaded");
+    assert_eq!(batch["results"][0]["retryable"], true);
+
+    // A session that comes later finds nothing of it.
+    rig.hub.acknowledges().await;
+    assert_status(&rig.post(EVENTS, "z").await, StatusCode::NO_CONTENT);
+    let taken = rig.hub.taken.lock();
+    assert!(matches!(taken.as_slice(), [Work::Telemetry(message)] if message.payload == "z"));
 }
 
 #[tokio::test]

@@ -117,6 +117,12 @@ impl Outbox for Faulty {
             .await
     }
 
+    async fn take_back(&self, identity: &Identity, id: SubmissionId) -> Result<bool, StoreError> {
+        self.faults
+            .around(self.store.outbox.take_back(identity, id))
+            .await
+    }
+
     async fn open(
         &self,
         lease: &SessionLease,

@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 use super::{
     Engine,
     rig::{
-        self, PATIENCE, all_pages, answer, assert_waits, identity, node, outcome, patch, soon,
-        sure, telemetry, texts,
+        self, Owned, PATIENCE, all_pages, answer, assert_waits, identity, node, outcome, patch,
+        soon, sure, telemetry, texts,
     },
 };
 use crate::{
@@ -203,6 +203,65 @@ pub async fn an_overdue_entry_is_not_given(engine: Engine) {
     assert_waits(in_time).await;
     let again = device.submit(1, telemetry("overdue")).await;
     assert_eq!(outcome(again).await, Err(Failure::HubTimeout));
+}
+
+/// An entry that no session had before its deadline is settled with the certainty that nothing was sent.
+pub async fn what_no_session_took_in_time_was_not_sent(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let overdue = device.submit(1, telemetry("overdue")).await;
+    engine.clock.advance(PATIENCE);
+    let mut reader = device.open().await;
+    assert_eq!(take(&mut reader, Lane::Telemetry, 9).await, [""; 0]);
+    assert_eq!(outcome(overdue).await, Err(Failure::NoSession));
+    assert!(take_back(&device, 1).await, "it is as if taken back");
+}
+
+/// An entry that waits is taken back, once and for all, and leaves its room to others.
+pub async fn what_no_session_has_taken_can_be_taken_back(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let bound = engine.bounds.outbox_entries;
+    let mut tickets = Vec::new();
+    for id in 0..bound {
+        let ticket = device.submit(id as u128, telemetry(&id.to_string()));
+        tickets.push(ticket.await);
+    }
+    assert!(device.try_submit(9999, telemetry("")).await.is_err());
+    assert!(take_back(&device, 1).await);
+    assert!(take_back(&device, 1).await, "it is the same");
+    device.submit(9999, telemetry("more")).await;
+    assert!(!take_back(&device, 12_345).await, "nobody knows it");
+
+    let mut reader = device.open().await;
+    let given = take(&mut reader, Lane::Telemetry, bound + 1).await;
+    assert_eq!(given.len(), bound);
+    assert!(!given.contains(&"1".to_owned()));
+    for (id, ticket) in tickets.into_iter().enumerate() {
+        if id == 1 {
+            assert_eq!(outcome(ticket).await, Err(Failure::NoSession));
+        } else {
+            assert_waits(ticket).await;
+        }
+    }
+}
+
+/// What a session has, or had before it went, may have been sent.
+pub async fn what_a_session_has_had_cannot_be_taken_back(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let ticket = device.submit(1, telemetry("x")).await;
+    let mut reader = device.open().await;
+    assert_eq!(take(&mut reader, Lane::Telemetry, 1).await, ["x"]);
+    assert!(!take_back(&device, 1).await);
+    drop(reader);
+    assert!(!take_back(&device, 1).await);
+
+    let mut reader = device.open().await;
+    let entries = reader
+        .take(Lane::Telemetry, 1)
+        .await
+        .expect("the lease stands");
+    settle(&mut reader, &entries[0], Ok(Done::Acknowledged)).await;
+    assert!(!take_back(&device, 1).await);
+    assert_eq!(outcome(ticket).await, Ok(Done::Acknowledged));
 }
 
 /// The deadline is about waiting: what a session has taken, it settles as it went.
@@ -647,3 +706,10 @@ async fn settle(
 }
 
 const ROUNDS: u128 = 200;
+
+async fn take_back(device: &Owned, id: u128) -> bool {
+    let outbox = &device.engine.store.outbox;
+    sure(|| outbox.take_back(&device.identity, SubmissionId(id)))
+        .await
+        .expect("the engine is there")
+}

@@ -315,6 +315,15 @@ pub async fn a_watch_misses_nothing(engine: Engine) {
     soon(tasks.join_all()).await;
 }
 
+/// A node is told of a device once, though it acquires the partition: that is what it does because it was told.
+pub async fn a_node_is_told_of_a_device_once_though_it_acquires_it(engine: Engine) {
+    let _demand = demand(&engine, "dev1", Needs::default()).await;
+    let device = next_wanted(&engine).await;
+    let lease = engine.acquire(&node("a"), Partition::of(&device)).await;
+    assert!(lease.is_ok(), "nobody else holds it");
+    assert_nobody_wanted(&engine).await;
+}
+
 async fn demand(engine: &Engine, device: &str, needs: Needs) -> Demand {
     let signals = &engine.store.signals;
     let device = identity(device);

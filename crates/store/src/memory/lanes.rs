@@ -354,6 +354,32 @@ impl Lanes {
         Settled::Gone(entry)
     }
 
+    /// Takes an ephemeral entry back that no reader has or had; resolve it with [`Failure::NoSession`], without the lock.
+    /// The second answer is whether nothing of the submission was or will be sent.
+    pub(super) fn take_back(
+        &mut self,
+        id: SubmissionId,
+        now: Moment,
+    ) -> (Option<Box<Entry>>, bool) {
+        let outcome = Err(Failure::NoSession);
+        let Some(entry) = self.entry(id) else {
+            let known = self.outcomes.find(|(other, _)| *other == id);
+            return (None, known.is_some_and(|(_, known)| *known == outcome));
+        };
+        let is_free = matches!(entry.keeping, Keeping::Ephemeral { .. }) && entry.attempts == 0;
+        if !is_free {
+            return (None, false);
+        }
+        let (lane, id) = (entry.lane, entry.id);
+        let entries = &mut self.lane(lane).entries;
+        let at = entries.binary_search_by_key(&id, |entry| entry.id);
+        let Some(entry) = at.ok().and_then(|at| entries.remove(at)) else {
+            return (None, false);
+        };
+        self.forget(&entry, &outcome, 0, now);
+        (Some(entry), true)
+    }
+
     /// Gives up what waits and is overdue, forgets old outcomes, and returns spare memory. Answers the bytes freed.
     pub(super) fn tidy(&mut self, now: Moment) -> usize {
         let freed = self.give_up_overdue(now);
@@ -368,7 +394,7 @@ impl Lanes {
         freed
     }
 
-    /// Settles waiting entries whose deadline is over with [`Failure::HubTimeout`]. Answers the bytes that they held.
+    /// Settles waiting entries whose deadline is over. Answers the bytes that they held.
     pub(super) fn give_up_overdue(&mut self, now: Moment) -> usize {
         if self.earliest_deadline.is_none_or(|at| now.instant < at) {
             return 0;
@@ -389,7 +415,11 @@ impl Lanes {
                     self.lane(lane).entries.push_back(entry);
                     continue;
                 }
-                let outcome = Err(Failure::HubTimeout);
+                let outcome = Err(if entry.attempts == 0 {
+                    Failure::NoSession
+                } else {
+                    Failure::HubTimeout
+                });
                 self.forget(&entry, &outcome, 0, now);
                 freed += entry.held_bytes();
                 entry.resolve(outcome);
@@ -526,10 +556,17 @@ impl Lanes {
     fn forget(&mut self, entry: &Entry, outcome: &Outcome, dead_letters: usize, now: Moment) {
         self.unlist(entry);
         let name = Name::Submission(entry.submission);
-        if matches!(outcome, Ok(Done::TwinRead(_))) {
-            // A twin is large, and reading it again changes nothing.
+        let is_recorded = self.book.get(name).is_some();
+        // A twin is large, and reading it again changes nothing. What no session took has changed nothing either, so its
+        // key is as good as before.
+        let may_come_again = match outcome {
+            Ok(Done::TwinRead(_)) => true,
+            Err(Failure::NoSession) => is_recorded,
+            Ok(Done::Acknowledged | Done::ReportedPatched { .. }) | Err(_) => false,
+        };
+        if may_come_again {
             self.book.remove(name);
-        } else if self.book.get(name).is_some() {
+        } else if is_recorded {
             self.book.settle(entry.submission, outcome, now.timestamp);
         } else {
             let outcome = (entry.submission, outcome.clone());

@@ -54,6 +54,20 @@ impl Outbox for Memory {
         self.0.persist_entry(identity, id).await
     }
 
+    async fn take_back(&self, identity: &Identity, id: SubmissionId) -> Result<bool, StoreError> {
+        let engine = &self.0;
+        let Some(cell) = engine.cells.get(identity) else {
+            return Ok(false);
+        };
+        let (entry, is_not_sent) = engine.lanes(&cell).take_back(id, engine.now());
+        if let Some(entry) = entry {
+            let freed = entry.held_bytes();
+            engine.outbox_bytes.fetch_sub(freed, Ordering::Relaxed);
+            entry.resolve(Err(Failure::NoSession));
+        }
+        Ok(is_not_sent)
+    }
+
     async fn open(
         &self,
         lease: &SessionLease,

@@ -203,19 +203,6 @@ async fn looking_at_unknown_devices_makes_no_cells() {
     assert_eq!(cells(&memory), 0);
 }
 
-/// Acquiring is what a node does because it was told: it must not be told again for that.
-#[tokio::test]
-async fn a_node_that_acquires_a_device_it_was_told_of_is_not_told_again() {
-    let (memory, _clock) = memory(Config::default());
-    let (device, node) = (identity("dev1"), NodeId::new("a"));
-    let _demand = memory.demand(&device, Needs::default()).await.unwrap();
-    assert_eq!(memory.next_wanted(&node).await, Ok(device.clone()));
-    let partition = Partition::of(&device);
-    memory.acquire(&node, partition).await.unwrap();
-    let again = tokio::time::timeout(Duration::from_millis(100), memory.next_wanted(&node));
-    assert!(again.await.is_err(), "told twice of one device");
-}
-
 #[tokio::test]
 async fn a_cell_goes_when_nobody_holds_it_and_it_holds_nothing() {
     let (memory, clock) = memory(Config::default());
@@ -230,7 +217,7 @@ async fn a_cell_goes_when_nobody_holds_it_and_it_holds_nothing() {
     assert_eq!(memory.next_wanted(&NodeId::new("a")).await, Ok(device));
     clock.advance(Duration::from_secs(6));
     memory.0.tidy_all(memory.0.now());
-    assert_eq!(ticket.await.unwrap(), Err(Failure::HubTimeout));
+    assert_eq!(ticket.await.unwrap(), Err(Failure::NoSession));
     assert_eq!(cells(&memory), 1, "the outcome is remembered for a while");
     assert_eq!(memory.0.outbox_bytes.load(Ordering::Relaxed), 0);
 
@@ -255,7 +242,7 @@ async fn a_full_outbox_gives_up_what_is_overdue_at_other_devices() {
     clock.advance(Duration::from_secs(6));
     other.survival = telemetry(&memory, 2).survival;
     memory.submit(other).await.unwrap();
-    assert_eq!(forgotten.await.unwrap(), Err(Failure::HubTimeout));
+    assert_eq!(forgotten.await.unwrap(), Err(Failure::NoSession));
 }
 
 #[tokio::test]

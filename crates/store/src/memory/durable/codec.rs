@@ -184,6 +184,7 @@ impl Encoder {
             Failure::Stopping => self.u8(8),
             Failure::HubClosedOnPublish => self.u8(9),
             Failure::Damaged => self.u8(10),
+            Failure::NoSession => self.u8(11),
         }
     }
 }
@@ -353,6 +354,7 @@ impl<'a> Decoder<'a> {
             8 => Err(Failure::Stopping),
             9 => Err(Failure::HubClosedOnPublish),
             10 => Err(Failure::Damaged),
+            11 => Err(Failure::NoSession),
             _ => return None,
         })
     }

@@ -35,6 +35,8 @@ struct Entry {
     submission: Submission,
     deadline: Instant,
     taken_as: Option<EntryId>,
+    /// Whether a reader has it, or had it.
+    was_taken: bool,
     tickets: Vec<Ticket<Outcome>>,
 }
 
@@ -58,8 +60,12 @@ impl Model {
             for entry in lane.extract_if(.., |entry| {
                 entry.taken_as.is_none() && entry.deadline <= now
             }) {
-                self.settled
-                    .push_back((entry, Err(Failure::HubTimeout), now));
+                let failure = if entry.was_taken {
+                    Failure::HubTimeout
+                } else {
+                    Failure::NoSession
+                };
+                self.settled.push_back((entry, Err(failure), now));
             }
         }
     }
@@ -143,6 +149,7 @@ impl Run {
                 submission,
                 deadline,
                 taken_as: None,
+                was_taken: false,
                 tickets: vec![submitted.expect("there is room")],
             });
         } else {
@@ -177,6 +184,7 @@ impl Run {
         for (taken, entry) in taken.into_iter().zip(waiting) {
             assert_eq!(text(&taken), text_of(&entry.submission.work));
             entry.taken_as = Some(taken.id);
+            entry.was_taken = true;
         }
     }
 

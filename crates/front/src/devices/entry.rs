@@ -1,0 +1,147 @@
+//! An entry's way through the outbox: submitted, waited for, taken back if no session has come for it.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use iothub::Identity;
+use store::{
+    Done, Failure, Outcome, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket,
+    Work,
+};
+use tokio::time::{sleep_until, timeout};
+
+use super::{Devices, Error};
+
+/// An entry that was submitted.
+pub(super) struct UnderWay {
+    id: SubmissionId,
+    ticket: Ticket<Outcome>,
+}
+
+impl Devices {
+    /// Submits one entry and waits for its outcome.
+    pub(super) async fn carry_out(
+        &self,
+        identity: &Identity,
+        work: Work,
+        wait: Duration,
+    ) -> Result<Done, Error> {
+        let deadline = Instant::now() + wait.max(SHORTEST_WAIT);
+        let submission = Submission {
+            id: self.ids.next(),
+            identity: identity.clone(),
+            work,
+            survival: Survival::Ephemeral { deadline },
+            fingerprint: None,
+        };
+        let entry = self.submit(&submission).await?;
+        self.outcome(identity, entry, deadline).await
+    }
+
+    /// Submits again under the same id if the answer was lost, which does nothing twice.
+    pub(super) async fn submit(&self, submission: &Submission) -> Result<UnderWay, SubmitError> {
+        let submit = || self.store.outbox.submit(submission.clone());
+        let under_way = |ticket| UnderWay {
+            id: submission.id,
+            ticket,
+        };
+        for _ in 1..ATTEMPTS {
+            match submit().await {
+                Err(SubmitError::Store(StoreError::UnknownOutcome)) => {}
+                result => return result.map(under_way),
+            }
+        }
+        submit().await.map(under_way)
+    }
+
+    /// Waits for the hub's acknowledgement of a message.
+    pub(super) async fn acknowledged(
+        &self,
+        identity: &Identity,
+        entry: UnderWay,
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        match self.outcome(identity, entry, deadline).await? {
+            Done::Acknowledged => Ok(()),
+            Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
+        }
+    }
+
+    /// Waits for what a ticket brings, until the deadline or the last call.
+    pub(super) async fn wait<T>(
+        &self,
+        ticket: Ticket<T>,
+        deadline: Instant,
+    ) -> Result<Option<T>, Error> {
+        tokio::select! {
+            biased;
+            brought = ticket => Ok(Some(brought?)),
+            () = sleep_until(deadline.into()) => Ok(None),
+            () = self.last_call.cancelled() => Err(Error::Unfinished),
+        }
+    }
+
+    /// Waits for the outcome of an entry.
+    async fn outcome(
+        &self,
+        identity: &Identity,
+        entry: UnderWay,
+        deadline: Instant,
+    ) -> Result<Done, Error> {
+        // The session gives the entry up at the deadline and knows best why, so it gets a moment to say so.
+        if let Some(outcome) = self.wait(entry.ticket, deadline + SLACK).await? {
+            return Ok(outcome?);
+        }
+        // Where the store does not say, the worse is true: the hub may have it.
+        let taken_back = self.store.outbox.take_back(identity, entry.id);
+        Err(Error::from(
+            if timeout(SLACK, taken_back).await == Ok(Ok(true)) {
+                Failure::NoSession
+            } else {
+                Failure::HubTimeout
+            },
+        ))
+    }
+}
+
+/// Makes ids that no other submission has: 64 random bits of this process, and a count.
+pub(super) struct SubmissionIds {
+    process: u64,
+    count: AtomicU64,
+}
+
+impl SubmissionIds {
+    pub(super) fn new() -> Result<Self, getrandom::Error> {
+        Ok(Self {
+            process: getrandom::u64()?,
+            count: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn next(&self) -> SubmissionId {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        SubmissionId(u128::from(self.process) << 64 | u128::from(count))
+    }
+}
+
+/// A write that does not wait for the hub cannot say anything that is true, so it waits this long at least.
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_secs(1);
+
+/// How much later than the entry's deadline its outcome may come.
+const SLACK: Duration = Duration::from_millis(250);
+
+/// How often a call of the store is made whose answer is lost.
+pub(super) const ATTEMPTS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn submission_ids_differ() {
+        let ids = SubmissionIds::new().unwrap();
+        assert_ne!(ids.next(), ids.next());
+    }
+}
