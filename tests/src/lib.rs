@@ -366,6 +366,7 @@ impl Builder {
             hubs: vec![hub_name],
             admin_token: ADMIN_TOKEN.to_owned().into(),
             render_metrics: self.render_metrics,
+            report_hubs: Arc::new(Vec::new),
         };
         let front = Front::start(config, parts).await.unwrap();
 

@@ -59,7 +59,7 @@ use store::Registry;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, debug_span, field::Empty};
 
-pub(crate) use self::admin::Admin;
+pub(crate) use self::admin::{Admin, readiness::Listeners};
 use self::{
     answer::Answer,
     body::Bodies,

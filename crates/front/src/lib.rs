@@ -24,6 +24,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use iothub::HubName;
 use rustls::ServerConfig;
 use secrecy::{ExposeSecret as _, SecretString};
+use serde::Serialize;
 use store::Store;
 use tokio::{
     net::TcpListener,
@@ -42,7 +43,7 @@ pub use self::{
 };
 use self::{
     http::{
-        Admin, Gateway,
+        Admin, Gateway, Listeners,
         listen::{Shared, accept},
         tls::Certificate,
     },
@@ -51,6 +52,18 @@ use self::{
 
 /// Renders the metrics of the process in the text format of Prometheus.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What is known of the ways to the hubs, for `/readyz`.
+pub type ReportHubs = Arc<dyn Fn() -> Vec<HubReport> + Send + Sync>;
+
+/// What is known of the way to one hub.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct HubReport {
+    /// The hub.
+    pub hub: HubName,
+    /// Whether the last attempt to connect got as far as the hub; none if there has been none.
+    pub reached: Option<bool>,
+}
 
 /// What the front works with, from the composition root.
 pub struct Parts {
@@ -62,6 +75,8 @@ pub struct Parts {
     pub admin_token: SecretString,
     /// What `/metrics` answers.
     pub render_metrics: RenderMetrics,
+    /// What `/readyz` tells of the hubs.
+    pub report_hubs: ReportHubs,
 }
 
 /// The device-facing half of the gateway.
@@ -159,11 +174,13 @@ impl Front {
 
         let (tasks, stop) = (TaskTracker::new(), Stop::default());
         let metrics = Arc::new(Metrics::new());
+        let listening = Arc::<Listeners>::default();
         let gateway = Gateway::new(&config, &parts, metrics.clone(), tasks.clone(), &stop)
             .map_err(StartError::Randomness)?;
         let gateway = Arc::new(gateway);
         let admin = Arc::new(
-            Admin::new(&config, parts, metrics.clone(), &stop).map_err(StartError::Randomness)?,
+            Admin::new(&config, parts, metrics.clone(), listening.clone(), &stop)
+                .map_err(StartError::Randomness)?,
         );
         let shared = |connections| {
             Arc::new(Shared {
@@ -183,6 +200,7 @@ impl Front {
             let acceptor = TlsAcceptor::from(tls.clone());
             tasks.spawn(accept(
                 listener,
+                listening.begin(),
                 Some(acceptor),
                 gateway.clone(),
                 of_devices.clone(),
@@ -191,6 +209,7 @@ impl Front {
         // Operators keep their way in when devices have taken all of theirs.
         tasks.spawn(accept(
             admin_listener,
+            listening.begin(),
             None,
             admin,
             shared(ADMIN_CONNECTIONS),

@@ -4,6 +4,7 @@
 //! known, writes in flight get their answers), then the sessions (what is in flight is awaited, DISCONNECT). The store
 //! serves both to the end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -66,11 +67,20 @@ impl Gateway {
         let upstream = Upstream::start(upstream, store.clone(), node)
             .await
             .map_err(in_the_configuration)?;
+        let reach = upstream.reach();
         let parts = front::Parts {
             store,
             hubs,
             admin_token,
             render_metrics: recorder.render(),
+            report_hubs: Arc::new(move || {
+                let hubs = reach.hubs();
+                hubs.map(|(hub, reached)| front::HubReport {
+                    hub: hub.clone(),
+                    reached,
+                })
+                .collect()
+            }),
         };
         let front = start_front(front, parts, listeners).await?;
         let mut upkeep = JoinSet::new();

@@ -8,7 +8,10 @@ use std::str::FromStr;
 
 use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// What is logged, and in which form.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,14 +59,25 @@ pub fn start(config: &Config) -> Result<()> {
         .with_env_filter(EnvFilter::new(&config.filter.0))
         .with_writer(io::stderr);
     let started = match config.format {
-        Format::Text => lines.with_ansi(io::stderr().is_terminal()).try_init(),
+        Format::Text => lines
+            .with_ansi(io::stderr().is_terminal())
+            .finish()
+            .with(filter_fn(is_not_a_frame))
+            .try_init(),
         Format::Json => lines
             .json()
             .flatten_event(true)
             .with_span_list(false)
+            .finish()
+            .with(filter_fn(is_not_a_frame))
             .try_init(),
     };
     started.map_err(|error| anyhow!("could not start logging: {error}"))
+}
+
+/// At its most verbose the WebSocket library shows every frame, and the first one of a device has its token in it.
+fn is_not_a_frame(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() != Level::TRACE || !metadata.target().starts_with("tungstenite")
 }
 
 impl Default for Filter {

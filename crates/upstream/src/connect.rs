@@ -14,6 +14,7 @@ use std::{
 };
 
 use iothub::HubName;
+use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::{
     CertificateDer, InvalidDnsNameError, ServerName,
@@ -34,6 +35,8 @@ pub(crate) struct Endpoint {
     server_name: ServerName<'static>,
     tls: TlsConnector,
     step_timeout: Duration,
+    /// Whether the last attempt to connect got as far as the hub.
+    reached: Mutex<Option<bool>>,
 }
 
 /// The hub's doors.
@@ -174,11 +177,23 @@ impl Endpoint {
             server_name,
             tls: TlsConnector::from(Arc::new(config)),
             step_timeout,
+            reached: Mutex::new(None),
         })
+    }
+
+    /// Whether the last attempt to connect got as far as the hub; none if there has been none.
+    pub(crate) fn reached(&self) -> Option<bool> {
+        *self.reached.lock()
     }
 
     /// Connects.
     pub(crate) async fn connect(&self, door: Door) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let connected = self.connect_to(door).await;
+        *self.reached.lock() = Some(connected.is_ok());
+        connected
+    }
+
+    async fn connect_to(&self, door: Door) -> Result<TlsStream<TcpStream>, ConnectError> {
         let place = match door {
             Door::Mqtt => &self.mqtt,
             Door::Https => &self.https,

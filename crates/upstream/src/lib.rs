@@ -45,7 +45,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use iothub::Identity;
+use iothub::{HubName, Identity};
 use store::{JudgeSeat, NodeId, Store, StoreError};
 use tokio::task::JoinSet;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -55,7 +55,7 @@ pub use connect::{CaFileError, EndpointError};
 
 use crate::{
     judge::Judge,
-    node::{LoadError, Node, Secrets, now},
+    node::{Hub, LoadError, Node, Secrets, now},
 };
 
 /// The running half: the sessions of this node. Dropped, it ends them at once; [`Upstream::shutdown`] ends them in order.
@@ -68,7 +68,12 @@ pub struct Upstream {
     /// What hubs are asked about tokens.
     questions: TaskTracker,
     seat: JudgeSeat,
+    reach: Reach,
 }
+
+/// What is known of the ways to the hubs.
+#[derive(Clone)]
+pub struct Reach(Arc<Vec<(HubName, Arc<Hub>)>>);
 
 /// Why this half could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +123,7 @@ impl Upstream {
         let seat = store.judge.clone();
         let node = Arc::new(Node::new(node, &config, secrets, store));
         let stop = node.stop.clone();
+        let reach = Reach::of(&config, &node);
         let stop_by = Arc::clone(&node.stop_by);
         let questions = TaskTracker::new();
         seat.appoint(Arc::new(Judge::new(Arc::clone(&node), questions.clone())));
@@ -129,7 +135,14 @@ impl Upstream {
             tasks,
             questions,
             seat,
+            reach,
         })
+    }
+
+    /// Tells, whenever it is asked, which hubs could be reached.
+    #[must_use]
+    pub fn reach(&self) -> Reach {
+        self.reach.clone()
     }
 
     /// Ends all sessions in order: nothing more is taken, what is in flight is awaited for about half of `limit` at most,
@@ -150,6 +163,26 @@ impl Upstream {
             while self.tasks.join_next().await.is_some() {}
         };
         tokio::time::timeout(limit, ended).await.map_err(|_| Cut)
+    }
+}
+
+impl Reach {
+    fn of(config: &Config, node: &Node) -> Self {
+        let names = config.hubs.iter().map(|hub| &hub.name);
+        let hubs = names.filter_map(|name| Some((name.clone(), Arc::clone(node.hubs.get(name)?))));
+        Self(Arc::new(hubs.collect()))
+    }
+
+    /// The hubs in the order of the configuration, and whether the last attempt to connect got as far as the hub; none if there has been none.
+    pub fn hubs(&self) -> impl Iterator<Item = (&HubName, Option<bool>)> {
+        let hubs = self.0.iter();
+        hubs.map(|(name, hub)| (name, hub.endpoint.reached()))
+    }
+}
+
+impl fmt::Debug for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.hubs()).finish()
     }
 }
 

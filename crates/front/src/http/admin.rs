@@ -4,6 +4,7 @@
 //! host, which a rebound DNS name is not, must come without `Origin`, which browsers add, and must carry the admin
 //! token, except for the two health checks.
 
+pub(crate) mod readiness;
 mod shown;
 
 use std::{
@@ -25,9 +26,12 @@ use store::{
 use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 
-use self::shown::{
-    CreateToken, CreatedToken, ShownDeadLetter, ShownDeadLetters, ShownDevice, ShownInbox,
-    ShownToken, ShownTokens,
+use self::{
+    readiness::Listeners,
+    shown::{
+        CreateToken, CreatedToken, ShownDeadLetter, ShownDeadLetters, ShownDevice, ShownInbox,
+        ShownToken, ShownTokens,
+    },
 };
 use super::{
     answer::{self, Answer},
@@ -40,7 +44,7 @@ use super::{
     tokens,
 };
 use crate::{
-    RenderMetrics, Stop,
+    RenderMetrics, ReportHubs, Stop,
     auth::{AuthError, Credential},
     config::{Config, Limits, ServedName},
     metrics::Metrics,
@@ -54,6 +58,8 @@ pub(crate) struct Admin {
     hubs: Vec<HubName>,
     token: SecretString,
     render_metrics: RenderMetrics,
+    report_hubs: ReportHubs,
+    listeners: Arc<Listeners>,
     limits: Limits,
     bodies: Bodies,
     request_ids: RequestIds,
@@ -66,6 +72,7 @@ impl Admin {
         config: &Config,
         parts: crate::Parts,
         metrics: Arc<Metrics>,
+        listeners: Arc<Listeners>,
         stop: &Stop,
     ) -> Result<Self, getrandom::Error> {
         Ok(Self {
@@ -73,6 +80,8 @@ impl Admin {
             hubs: parts.hubs,
             token: parts.admin_token,
             render_metrics: parts.render_metrics,
+            report_hubs: parts.report_hubs,
+            listeners,
             limits: config.limits.clone(),
             bodies: Bodies::new(
                 config.limits.body_bytes_in_all,
@@ -105,7 +114,7 @@ impl Admin {
         let query = Query(parts.uri.query().unwrap_or_default());
         match (path.as_slice(), &parts.method) {
             (["healthz"], &Method::GET) => return Ok(text("ok\n")),
-            (["readyz"], &Method::GET) => return self.ready(),
+            (["readyz"], &Method::GET) => return self.ready().await,
             (["healthz" | "readyz"], _) => return Err(other_methods("GET")),
             _ => self.authenticate(&parts)?,
         }
@@ -160,13 +169,6 @@ impl Admin {
         } else {
             Err(AuthError::Unknown.into())
         }
-    }
-
-    fn ready(&self) -> Result<Answer, Refusal> {
-        if self.stopping.is_cancelled() {
-            return Err(Refusal::new(Code::Stopping, "the gateway is stopping"));
-        }
-        Ok(text("ready\n"))
     }
 
     async fn create_token(&self, asked: CreateToken) -> Result<Answer, Refusal> {

@@ -32,7 +32,10 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use super::pulse::{Pulse, Silence, Watched};
+use super::{
+    admin::readiness::Accepting,
+    pulse::{Pulse, Silence, Watched},
+};
 use crate::{
     Stop,
     config::{Limits, Waits},
@@ -63,6 +66,7 @@ pub(crate) struct Shared {
 /// Accepts connections until the front stops. `tls` is absent on the admin listener.
 pub(crate) async fn accept<A: Application>(
     listener: TcpListener,
+    _accepting: Accepting,
     tls: Option<TlsAcceptor>,
     application: Arc<A>,
     shared: Arc<Shared>,

@@ -36,6 +36,22 @@ async fn health_needs_no_token_and_all_else_does() {
 }
 
 #[tokio::test]
+async fn whoever_is_ready_says_what_it_stands_on() {
+    let rig = Rig::start().await;
+    let ready = send(rig.admin(Method::GET, "/readyz")).await;
+    // A hub that cannot be reached is told of, and is no reason to send devices elsewhere.
+    assert_status(&ready, StatusCode::OK);
+    assert_eq!(
+        ready.json::<Value>().await.unwrap(),
+        json!({
+            "listeners": 2,
+            "store": "accepting",
+            "hubs": [{"hub": "hub.example", "reached": false}],
+        })
+    );
+}
+
+#[tokio::test]
 async fn web_pages_and_rebound_names_are_refused() {
     let rig = Rig::start().await;
     for path in ["/healthz", TOKENS] {
@@ -196,6 +212,7 @@ async fn a_front_that_would_be_open_does_not_start() {
             hubs: vec![identity("dev1").hub().clone()],
             admin_token: admin_token.into(),
             render_metrics: std::sync::Arc::new(String::new),
+            report_hubs: std::sync::Arc::new(Vec::new),
         };
         Front::start(config, parts).await.err()
     };

@@ -311,6 +311,18 @@ async fn what_does_not_end_is_cut_off_at_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_store_that_takes_nothing_makes_the_gateway_unready() {
+    let is_away = Arc::<AtomicBool>::default();
+    let rig = rig_that_knows_of(Arc::default(), is_away.clone()).await;
+    let ready = async || send(rig.admin(Method::GET, "/readyz")).await;
+    assert_status(&ready().await, StatusCode::OK);
+    is_away.store(true, Ordering::Relaxed);
+    problem(ready().await, 503, "overloaded").await;
+    is_away.store(false, Ordering::Relaxed);
+    assert_status(&ready().await, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn what_cannot_be_taken_back_may_have_been_sent() {
     let is_away = Arc::<AtomicBool>::default();
     let rig = rig_that_knows_of(Arc::default(), is_away.clone()).await;

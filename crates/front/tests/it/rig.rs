@@ -23,7 +23,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tombolo_front::{Config, Front, Handle, Parts};
+use tombolo_front::{Config, Front, Handle, HubReport, Parts};
 
 use crate::hub::Hub;
 
@@ -108,6 +108,12 @@ impl Rig {
             hubs: vec![HUB.parse().unwrap()],
             admin_token: ADMIN_TOKEN.into(),
             render_metrics: Arc::new(|| "tombolo_test 1\n".to_owned()),
+            report_hubs: Arc::new(|| {
+                vec![HubReport {
+                    hub: HUB.parse().unwrap(),
+                    reached: Some(false),
+                }]
+            }),
         };
         let handle = Front::start(config, parts).await.unwrap();
         let client = client(&certificate, &[b"http/1.1"]);
