@@ -131,6 +131,7 @@ struct Rig {
 
 impl Rig {
     async fn start() -> Self {
+        leaks::record();
         let parent = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(parent.path()).unwrap();
         let ca = DevelopmentCa::open(&folder, None, SystemTime::now()).unwrap();
@@ -142,6 +143,7 @@ impl Rig {
             key: certificate.key,
         };
         let key = folder.key("device.key").unwrap();
+        leaks::mark_key("key of dev1", &key.to_base64());
         let spec = DeviceSpec {
             authentication: Some(Authentication::Sas(DeviceKeys {
                 primary: key.clone(),

@@ -8,6 +8,11 @@ use tombolo_system_tests::{HUB_NAME, Rig, key_of};
 
 /// Sends telemetry with a token; the answer's status and code.
 async fn send(rig: &Rig, device: &str, token: &str, body: &'static str) -> (u16, String) {
+    let signature = token
+        .split("&sig=")
+        .nth(1)
+        .and_then(|rest| rest.split('&').next());
+    leaks::mark("signature of a device", signature.unwrap());
     let port = rig.gateway.port();
     let url = format!("https://localhost:{port}/devices/{device}/messages/events");
     let request = rig.http.post(url).header(AUTHORIZATION, token).body(body);
@@ -68,4 +73,29 @@ async fn a_device_whose_key_is_held_is_checked_beside_those_that_are_passed_thro
         assert_eq!(send(&rig, device, &wrong, "no").await.0, 401, "{device}");
     }
     assert_eq!(rig.telemetry().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_token_of_a_module_is_judged_while_its_session_is_up() {
+    let rig = Rig::builder().stranger("dev1").start().await;
+    let key = Key::from_bytes(vec![5; 32]).unwrap();
+    rig.add_module("dev1", "m", &key);
+    let module = "dev1/modules/m";
+    let (status, code) = send(&rig, module, &token(&key, module, 600), "first").await;
+    assert_eq!(status, 204, "{code}");
+    for (key, seconds, status) in [
+        (&wrong_key(), 700, 401),
+        (&key, 800, 204),
+        (&wrong_key(), 801, 401),
+        (&key, 900, 204),
+    ] {
+        let token = token(key, module, seconds);
+        assert_eq!(
+            send(&rig, module, &token, "more").await.0,
+            status,
+            "{seconds}"
+        );
+    }
+    // What the hub was asked with is no message.
+    assert_eq!(rig.telemetry().len(), 3);
 }

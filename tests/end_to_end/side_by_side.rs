@@ -10,7 +10,6 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use emulator::hub::{Authentication, DeviceKeys, ModuleSpec};
 use iothub::{Identity, Timestamp, sas, sas::Key};
 use reqwest::{
     Method, Response,
@@ -83,12 +82,12 @@ const ALL: &[&str] = &[];
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gateway_answers_as_the_hub_does() {
     let (hub, gateway) = ("side-a", "side-b");
-    let module_key = || KeySource::Text(module_key().to_base64().into());
+    let key_source = || KeySource::Text(module_key().to_base64().into());
     let rig = Rig::builder()
         .device(hub)
         .device(gateway)
         .upstream(|config| {
-            let mut module = DeviceConfig::new(gateway.parse().unwrap(), module_key());
+            let mut module = DeviceConfig::new(gateway.parse().unwrap(), key_source());
             module.module = Some(MODULE.parse().unwrap());
             config.devices.push(module);
             config.gateway_names = vec!["localhost".to_owned()];
@@ -96,7 +95,7 @@ async fn the_gateway_answers_as_the_hub_does() {
         .start()
         .await;
     for device in [hub, gateway] {
-        add_module(&rig, device);
+        rig.add_module(device, MODULE, &module_key());
     }
     let mut sides = [
         Side::new(&rig, hub_port(&rig), hub),
@@ -494,19 +493,6 @@ fn differences(there: &Seen, here: &Seen) -> Vec<(String, String, String)> {
 fn hub_port(rig: &Rig) -> u16 {
     let request = rig.service(Method::GET, "").build().unwrap();
     request.url().port().unwrap()
-}
-
-fn add_module(rig: &Rig, device: &str) {
-    let spec = ModuleSpec {
-        authentication: Some(Authentication::Sas(DeviceKeys {
-            primary: module_key(),
-            secondary: module_key(),
-        })),
-        ..ModuleSpec::default()
-    };
-    let (device, module) = (device.parse().unwrap(), MODULE.parse().unwrap());
-    rig.with_hub(|hub, now| hub.create_module(&device, &module, spec, now))
-        .unwrap();
 }
 
 fn module_key() -> Key {

@@ -7,15 +7,14 @@
 #![expect(clippy::unwrap_used, reason = "what is not expected ends the test")]
 
 mod capture;
-mod search;
 
 use std::{sync::Arc, time::SystemTime};
 
 use capture::Capture;
 use iothub::{Timestamp, sas::Key};
+use leaks::{Secret, hits};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use reqwest::{Method, RequestBuilder, header::AUTHORIZATION};
-use search::{Secret, hits};
 use serde_json::{Value, json};
 use tombolo_system_tests::{ADMIN_TOKEN, HUB_NAME, Rig, eventually, key_of};
 
@@ -68,7 +67,6 @@ async fn no_secret_comes_out() {
         found.extend(hits(place, text, &life.secrets));
     }
     assert_eq!(found, [], "in {} answers and the log", life.answers.len());
-    assert!(!text.contains("&sig="), "a signature is in the log");
 
     // And the search finds what there is to be found, in the log as it is captured.
     for secret in life.secrets.iter().chain(&said) {
@@ -76,7 +74,7 @@ async fn no_secret_comes_out() {
             tracing::trace!(planted);
             let found = hits("log", &log.take(), [secret]);
             assert!(
-                found.iter().any(|hit| hit.form == form),
+                found.iter().any(|leak| leak.form == form),
                 "{}: {form}",
                 secret.name
             );

@@ -21,7 +21,7 @@ use std::{
 
 use emulator::{
     Emulator, Tls,
-    hub::{self, DeviceKeys, DeviceSpec, FaultRule},
+    hub::{self, DeviceKeys, DeviceSpec, FaultRule, ModuleSpec},
 };
 use front::{Front, Parts, RenderMetrics};
 use iothub::{DeviceId, HubName, Identity, Timestamp, sas::Key};
@@ -117,6 +117,22 @@ impl Rig {
     /// The store between the two halves.
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Gives a device at the hub a module with this key.
+    pub fn add_module(&self, device: &str, module: &str, key: &Key) {
+        leaks::mark_key(&format!("key of {device}/{module}"), &key.to_base64());
+        let keys = DeviceKeys {
+            primary: key.clone(),
+            secondary: key.clone(),
+        };
+        let spec = ModuleSpec {
+            authentication: Some(keys.into()),
+            ..ModuleSpec::default()
+        };
+        let (device, module) = (device.parse().unwrap(), module.parse().unwrap());
+        self.with_hub(|hub, now| hub.create_module(&device, &module, spec, now))
+            .unwrap();
     }
 
     /// A request to the hub's service REST API.
@@ -302,6 +318,8 @@ impl Builder {
 
     /// Starts hub and gateway.
     pub async fn start(self) -> Rig {
+        leaks::record();
+        self.mark_secrets();
         install_crypto();
         let temporary = tempfile::tempdir().unwrap();
         let folder = DataFolder::open(&temporary.path().join("data")).unwrap();
@@ -382,6 +400,21 @@ impl Builder {
             front: Some(front),
             upstream: Some(upstream),
             _folder: temporary,
+        }
+    }
+}
+
+impl Builder {
+    /// What must not come out of a rig, for the search of the whole suite.
+    fn mark_secrets(&self) {
+        leaks::mark("admin token", ADMIN_TOKEN);
+        leaks::mark("token of the service API", HUB_TOKEN);
+        for id in self.devices.iter().chain(&self.strangers) {
+            let primary = key_of(id);
+            for key in [primary.derive("secondary"), primary] {
+                leaks::mark_key(&format!("key of {id}"), &key.to_base64());
+            }
+            leaks::mark(&format!("gateway token of {id}"), &token_of(id.as_str()));
         }
     }
 }

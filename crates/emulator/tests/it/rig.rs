@@ -79,6 +79,9 @@ impl Rig {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        leaks::record();
+        leaks::mark("token of the service API", TOKEN);
+        leaks::mark_key("key of dev1", &device_key().to_base64());
         let config = Self::config(change);
         let certificate = config.tls.certificates[0].clone();
         let policies = config.hub.policies.clone();

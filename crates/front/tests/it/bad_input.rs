@@ -48,7 +48,7 @@ async fn an_expired_or_revoked_token_speaks_for_nobody() {
     let detail = unauthenticated(rig.anonymous(Method::POST, EVENTS).bearer_auth("tmb_old")).await;
     assert!(detail.contains("expired"), "{detail}");
 
-    let id = TokenId(format!("id-of-{TOKEN}"));
+    let id = TokenId(format!("id-of-the-token-of-{}", identity("dev1")));
     assert!(
         rig.store
             .registry

@@ -87,6 +87,8 @@ impl Rig {
 
     /// A front over this store.
     pub(crate) async fn over(store: Store, change: impl FnOnce(&mut Config)) -> Self {
+        leaks::record();
+        leaks::mark("admin token", ADMIN_TOKEN);
         install_provider();
         let folder = tempfile::tempdir().unwrap();
         let (certificate_file, key_file) =
@@ -257,9 +259,10 @@ pub(crate) fn module(device: &str, module: &str) -> Identity {
 
 /// Adds a device and a token for it.
 pub(crate) async fn serve_device(store: &Store, identity: &Identity, token: &str) {
+    leaks::mark("gateway token", token);
     serve(store, identity).await;
     let record = TokenRecord {
-        id: TokenId(format!("id-of-{token}")),
+        id: TokenId(format!("id-of-the-token-of-{identity}")),
         identity: identity.clone(),
         hash: TokenHash::of(token),
         created_at: SystemTime::now().into(),

@@ -1,10 +1,11 @@
 //! `tombolo dev`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Instant;
 
+use leaks::{Secret, hits};
 use reqwest::StatusCode;
 
 use crate::program::{BOUND, Running, client, client_builder, errors_of, run, taken_port, tombolo};
@@ -35,6 +36,61 @@ async fn ctrl_c_ends_a_long_poll_politely() {
     let polled = tasks.join_next().await.unwrap().unwrap();
     assert_eq!(polled.unwrap().status(), StatusCode::NO_CONTENT);
     ended.unwrap().assert_orderly();
+}
+
+#[tokio::test]
+async fn no_secret_is_logged_at_the_most_verbose_level() {
+    let (folder, logs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let log = logs.path().join("log");
+    let dev = Running::dev_logging_all(folder.path(), File::create(&log).unwrap());
+    let secret = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap();
+    let (admin, device, hub) = (
+        secret("admin.token"),
+        secret("device-watch-1.token"),
+        secret("hub.token"),
+    );
+    let client = client(folder.path());
+    let at = |words: &str, path: &str| format!("{}/{path}", dev.address(words));
+    for (request, token) in [
+        (
+            client.post(at("device API", "devices/watch-1/messages/events")),
+            &device,
+        ),
+        (
+            client.get(at("device API", "devices/watch-1/twin")),
+            &device,
+        ),
+        (
+            client
+                .post(at("device API", "devices/watch-1/token"))
+                .body("{}"),
+            &device,
+        ),
+        (
+            client.get(at("admin API", "admin/v1/devices/watch-1")),
+            &admin,
+        ),
+        (client.get(at("service API", "twins/watch-1")), &hub),
+    ] {
+        let answer = request.bearer_auth(token.trim()).send().await.unwrap();
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+    tokio::task::spawn_blocking(|| dev.interrupt())
+        .await
+        .unwrap();
+
+    let text = fs::read_to_string(&log).unwrap();
+    leaks::keep(&text);
+    for part in ["TRACE", "tombolo_front", "tombolo_upstream"] {
+        assert!(text.contains(part), "{part} has logged nothing");
+    }
+    let secrets = [
+        Secret::text("admin token", admin.trim()),
+        Secret::text("gateway token", device.trim()),
+        Secret::text("token of the service API", hub.trim()),
+        Secret::text("key of the hub", secret("hub.key").trim()),
+    ];
+    assert_eq!(hits("the log", &text, &secrets), []);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Starting the program, reading what it prints, stopping it as a terminal does.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::TcpListener;
 use std::path::Path;
@@ -39,7 +40,19 @@ pub(crate) fn tombolo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Com
 
 /// Runs it to the end.
 pub(crate) fn run<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Output {
-    tombolo(args).output().unwrap()
+    let output = tombolo(args).output().unwrap();
+    leaks::keep(&errors_of(&output));
+    output
+}
+
+fn dev_on_free_ports(data: &Path, more: &[&str]) -> Command {
+    let mut command = tombolo(["dev", "--data"]);
+    command.arg(data);
+    for port in ["gateway", "admin", "hub-mqtt", "hub-https"] {
+        command.args([&format!("--{port}-port"), "0"]);
+    }
+    command.args(more);
+    command
 }
 
 pub(crate) fn errors_of(output: &Output) -> String {
@@ -53,13 +66,16 @@ pub(crate) fn printed_by(output: &Output) -> String {
 impl Running {
     /// Starts `dev` on free ports.
     pub(crate) fn dev(data: &Path, more: &[&str]) -> Self {
-        let mut command = tombolo(["dev", "--data"]);
-        command.arg(data);
-        for port in ["gateway", "admin", "hub-mqtt", "hub-https"] {
-            command.args([&format!("--{port}-port"), "0"]);
-        }
-        command.args(more);
-        Self::start(command, "Ctrl-C stops.")
+        Self::start(dev_on_free_ports(data, more), "Ctrl-C stops.")
+    }
+
+    /// The same with all that it can log in a file.
+    pub(crate) fn dev_logging_all(data: &Path, log: File) -> Self {
+        let mut command = dev_on_free_ports(data, &["--log", "trace"]);
+        command.stdout(Stdio::piped()).stderr(log);
+        let mut child = command.spawn().unwrap();
+        let out = child.stdout.take().unwrap();
+        Self::wait(child, out, "Ctrl-C stops.")
     }
 
     /// Starts a program that is ready when it prints a line with these words.
@@ -150,6 +166,7 @@ impl Running {
         let mut text = String::new();
         let errors = self.child.stderr.as_mut();
         let _ = errors.map(|errors| errors.read_to_string(&mut text));
+        leaks::keep(&text);
         text
     }
 }

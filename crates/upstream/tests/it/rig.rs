@@ -40,6 +40,8 @@ impl Rig {
 
     /// With a change of the configuration.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        leaks::record();
+        leaks::mark_key("key of dev1", KEY);
         let folder = tempfile::tempdir().unwrap();
         let ca_file = folder.path().join("ca.pem");
         let hub = Hub::start(&ca_file).await;
@@ -171,9 +173,15 @@ impl Rig {
 
 /// A token for a resource, valid for so many seconds from now, or over since then.
 pub(crate) fn token(resource: &str, seconds: i64) -> String {
-    Key::from_base64(KEY)
+    let token = Key::from_base64(KEY)
         .unwrap()
-        .sign(resource, None, in_seconds(seconds))
+        .sign(resource, None, in_seconds(seconds));
+    let signature = token
+        .split("&sig=")
+        .nth(1)
+        .and_then(|rest| rest.split('&').next());
+    leaks::mark("signature of a device", signature.unwrap());
+    token
 }
 
 pub(crate) fn in_seconds(seconds: i64) -> Timestamp {
