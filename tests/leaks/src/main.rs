@@ -121,5 +121,6 @@ fn end(code: u8, message: &str) -> ExitCode {
     code.into()
 }
 
-/// Who must have logged something, or the search is empty.
-const PARTS: [&str; 3] = ["tombolo_front", "tombolo_upstream", "tombolo_emulator"];
+/// Who must have logged something, or the search is empty: both halves of the gateway. The hub of the tests has nothing to
+/// say of a quiet life.
+const PARTS: [&str; 2] = ["tombolo_front", "tombolo_upstream"];

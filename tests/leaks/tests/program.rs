@@ -16,12 +16,8 @@ use tombolo_leaks::Secret;
 /// A folder as a suite leaves it, in which nothing is wrong.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    write(
-        folder.path(),
-        "a-1.log",
-        "tombolo_front: x\ntombolo_upstream: y\n",
-    );
-    write(folder.path(), "b-2.log", "tombolo_emulator: sig=***\n");
+    write(folder.path(), "a-1.log", "tombolo_front: x\n");
+    write(folder.path(), "b-2.log", "tombolo_upstream: sig=***\n");
     let secret = Secret::text("the token", "a-token/that+is=marked");
     let secret = serde_json::to_string(&secret).unwrap();
     write(folder.path(), "b-2.secrets", &secret);
