@@ -11,6 +11,7 @@ use crate::{
     life::Life,
     listen::{self, Accepted, Listener},
     mqtt,
+    provisioning::{self, service::GroupId},
     shell::Shell,
     state::{self, StateError, StateFile},
     tls,
@@ -50,11 +51,20 @@ pub enum StartError {
     #[error("a certificate authority for devices cannot be used")]
     Authority(#[from] AuthorityError),
     /// What was kept cannot be read, or the file not be written.
-    #[error("the state of the hub cannot be used")]
+    #[error("what was kept cannot be used")]
     State(#[from] StateError),
     /// There are more faults than there may be.
     #[error("the faults cannot be begun with")]
     Faults(#[source] Error),
+    /// An enrollment group from the configuration cannot be created.
+    #[error("enrollment group {group} could not be created")]
+    Group {
+        /// Which.
+        group: GroupId,
+        /// Why not.
+        #[source]
+        source: provisioning::service::Error,
+    },
     /// A device from the configuration cannot be created.
     #[error("device {device} could not be created")]
     Device {

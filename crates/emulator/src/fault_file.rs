@@ -25,11 +25,12 @@ pub enum FaultFormat {
 /// A file of faults that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct FaultFileError {
-    /// From 1, if one can be named.
-    line: Option<usize>,
+    /// Where it stands, from 1, if a line can be named.
+    pub line: Option<usize>,
     /// For example `rules[1].times`; empty if no key can be named.
-    key: String,
-    problem: String,
+    pub key: String,
+    /// What is wrong.
+    pub problem: String,
 }
 
 impl fmt::Display for FaultFileError {

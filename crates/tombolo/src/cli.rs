@@ -247,7 +247,16 @@ pub struct HubBehaviour {
     /// Decides the chances of faults with a probability, so that a run repeats; a random one if not given
     #[arg(long, env = "TOMBOLO_SEED", value_name = "NUMBER")]
     pub seed: Option<u64>,
-    /// Keep devices, twins, sessions and queued messages in the data folder from one start to the next
+    /// Certificate (PEM) of an authority that devices of the type certificateAuthority may have theirs from; may be given
+    /// several times (in the variable: with commas between). Enrollments refer to it by the file's name without .pem
+    #[arg(
+        long,
+        env = "TOMBOLO_DEVICE_CA",
+        value_name = "FILE",
+        value_delimiter = ','
+    )]
+    pub device_ca: Vec<PathBuf>,
+    /// Keep devices, twins, sessions, queued messages and enrollments in the data folder from one start to the next
     #[arg(long, env = "TOMBOLO_KEEP", value_parser = FalseyValueParser::new())]
     pub keep: bool,
 }

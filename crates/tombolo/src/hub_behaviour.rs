@@ -1,12 +1,17 @@
 //! How the local IoT Hub behaves, from the flags that say so.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use emulator::hub::{self, Capacity, FaultRule};
-use emulator::{FaultFormat, parse_faults};
+use emulator::{Authority, FaultFormat, parse_faults};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 use crate::cli::HubBehaviour;
+use crate::config::{Mistake, Mistakes, Origin};
 use crate::data_folder::DataFolder;
 
 /// How the local IoT Hub behaves.
@@ -14,22 +19,49 @@ use crate::data_folder::DataFolder;
 pub(crate) struct Behaviour {
     capacity: Option<Capacity>,
     faults: Vec<FaultRule>,
+    /// By the names that enrollments refer to them by.
+    authorities: BTreeMap<String, CertificateDer<'static>>,
     seed: u64,
     keeps: bool,
 }
 
 impl Behaviour {
-    /// Reads the file of faults and throws the dice for a seed, if need be.
+    /// Reads the files that they name and throws the dice for a seed, if need be.
     ///
     /// # Errors
     ///
-    /// When the file can not be read, or the tier has not so many units.
+    /// [`Mistakes`] with everything that is wrong with the flags and their files.
     pub(crate) fn from_flags(flags: &HubBehaviour) -> Result<Self> {
-        let capacity = flags.tier.map(|tier| Capacity::new(tier, flags.units));
-        let faults = flags.faults.as_deref().map(read_faults);
+        let mut mistakes = Vec::new();
+        let capacity = flags.tier.and_then(|tier| {
+            Capacity::new(tier, flags.units)
+                .map_err(|error| mistakes.push(at_flag("--units", error.to_string())))
+                .ok()
+        });
+        let faults = flags.faults.as_deref().and_then(|path| {
+            read_faults(path)
+                .map_err(|mistake| mistakes.push(mistake))
+                .ok()
+        });
+        let mut authorities = BTreeMap::new();
+        for path in &flags.device_ca {
+            match read_authority(path) {
+                Ok((name, certificate)) => {
+                    if authorities.insert(name.clone(), certificate).is_some() {
+                        let problem = format!("two files are named {name}");
+                        mistakes.push(at_flag(DEVICE_CA, problem));
+                    }
+                }
+                Err(mistake) => mistakes.push(mistake),
+            }
+        }
+        if !mistakes.is_empty() {
+            return Err(Mistakes(mistakes).into());
+        }
         Ok(Self {
-            capacity: capacity.transpose().context("--units")?,
-            faults: faults.transpose()?.unwrap_or_default(),
+            capacity,
+            faults: faults.unwrap_or_default(),
+            authorities,
             seed: match flags.seed {
                 Some(seed) => seed,
                 None => short_seed()?,
@@ -48,6 +80,7 @@ impl Behaviour {
         *capacity = self.capacity;
         *fault_seed = self.seed;
         config.faults = self.faults;
+        config.authorities = self.authorities.into_values().collect();
         let file = || folder.file(&format!("{}.state", config.hub.name));
         config.state = self.keeps.then(file);
     }
@@ -57,15 +90,19 @@ impl Behaviour {
         self.keeps
     }
 
+    /// The certificate authorities of devices, by the names that enrollments refer to them by.
+    pub(crate) const fn authorities(&self) -> &BTreeMap<String, CertificateDer<'static>> {
+        &self.authorities
+    }
+
     /// What decides the chances of faults.
     pub(crate) const fn seed(&self) -> u64 {
         self.seed
     }
 }
 
-fn read_faults(path: &Path) -> Result<Vec<FaultRule>> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("could not read the faults in {}", path.display()))?;
+fn read_faults(path: &Path) -> Result<Vec<FaultRule>, Mistake> {
+    let text = fs::read_to_string(path).map_err(|error| unreadable("--faults", path, &error))?;
     let is_json = path
         .extension()
         .is_some_and(|extension| extension == "json");
@@ -74,9 +111,45 @@ fn read_faults(path: &Path) -> Result<Vec<FaultRule>> {
     } else {
         FaultFormat::Toml
     };
-    parse_faults(&text, format)
-        .with_context(|| format!("the faults in {} can not be used", path.display()))
+    parse_faults(&text, format).map_err(|error| Mistake {
+        origin: Some(Origin::File {
+            path: path.to_owned(),
+            line: error.line.unwrap_or(1),
+        }),
+        key: error.key,
+        problem: error.problem,
+        example: None,
+    })
 }
+
+/// One certificate in PEM, and the file's name without what follows the dot.
+fn read_authority(path: &Path) -> Result<(String, CertificateDer<'static>), Mistake> {
+    let pem = fs::read(path).map_err(|error| unreadable(DEVICE_CA, path, &error))?;
+    let wrong = |problem: &str| at_flag(DEVICE_CA, format!("{}: {problem}", path.display()));
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let Ok([certificate]) = certificates.as_deref() else {
+        return Err(wrong("one certificate in PEM is wanted"));
+    };
+    Authority::read(certificate).map_err(|error| wrong(&error.to_string()))?;
+    let name = path.file_stem().and_then(|name| name.to_str());
+    let name = name.ok_or_else(|| wrong("the file's name is no text"))?;
+    Ok((name.to_owned(), certificate.clone()))
+}
+
+fn unreadable(flag: &'static str, path: &Path, error: &std::io::Error) -> Mistake {
+    at_flag(flag, format!("could not read {}: {error}", path.display()))
+}
+
+fn at_flag(flag: &'static str, problem: String) -> Mistake {
+    Mistake {
+        origin: Some(Origin::Flag(flag)),
+        key: String::new(),
+        problem,
+        example: None,
+    }
+}
+
+const DEVICE_CA: &str = "--device-ca";
 
 /// Few enough digits to be typed again.
 fn short_seed() -> Result<u64> {
@@ -97,6 +170,7 @@ mod tests {
             units: NonZeroU32::MIN,
             faults: None,
             seed: None,
+            device_ca: Vec::new(),
             keep: false,
         }
     }
@@ -116,7 +190,7 @@ mod tests {
     fn a_mistake_names_file_line_and_key() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bad-day.toml");
-        std::fs::write(
+        fs::write(
             &path,
             "[[rules]]\nfault = { kind = \"unreachable\" }\ntimes = 0\n",
         )
@@ -127,7 +201,65 @@ mod tests {
         };
         let error = Behaviour::from_flags(&bad).err().unwrap();
         let chain = format!("{error:#}");
-        assert!(chain.contains("bad-day.toml"), "{chain}");
-        assert!(chain.contains("line 3: rules[0].times"), "{chain}");
+        assert!(chain.contains("bad-day.toml:3: rules[0].times"), "{chain}");
+        assert!(error.is::<Mistakes>());
+    }
+
+    /// A certificate that signs itself, in a file of this name.
+    fn certificate(folder: &Path, name: &str, is_authority: bool) -> std::path::PathBuf {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new([]).unwrap();
+        if is_authority {
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        }
+        let path = folder.join(name);
+        fs::write(&path, params.self_signed(&key).unwrap().pem()).unwrap();
+        path
+    }
+
+    #[test]
+    fn authorities_are_named_after_their_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let given = HubBehaviour {
+            device_ca: ["east.pem", "west.pem"]
+                .map(|name| certificate(folder.path(), name, true))
+                .into(),
+            ..flags()
+        };
+        let behaviour = Behaviour::from_flags(&given).unwrap();
+        let names: Vec<_> = behaviour.authorities().keys().collect();
+        assert_eq!(names, ["east", "west"]);
+    }
+
+    #[test]
+    fn every_file_that_is_no_authoritys_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let two = folder.join("two.pem");
+        let one = fs::read(certificate(folder, "root.pem", true)).unwrap();
+        fs::write(&two, [&one[..], &one[..]].concat()).unwrap();
+        fs::create_dir(folder.join("other")).unwrap();
+        let again = certificate(folder, "other/root.pem", true);
+        let bad = HubBehaviour {
+            device_ca: vec![
+                folder.join("root.pem"),
+                again,
+                two,
+                certificate(folder, "device.pem", false),
+                folder.join("missing.pem"),
+            ],
+            ..flags()
+        };
+        let error = Behaviour::from_flags(&bad).err().unwrap();
+        let Mistakes(mistakes) = error.downcast_ref().unwrap();
+        assert_eq!(mistakes.len(), 4, "{error}");
+        for part in [
+            "--device-ca: two files are named root",
+            "two.pem: one certificate in PEM is wanted",
+            "device.pem: the certificate is not that of a certificate authority",
+            "--device-ca: could not read ",
+        ] {
+            assert!(error.to_string().contains(part), "{part}: {error}");
+        }
     }
 }

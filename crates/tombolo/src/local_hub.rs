@@ -118,6 +118,7 @@ impl LocalHub {
             | StartError::Authority(_)
             | StartError::Faults(_)
             | StartError::State(_)
+            | StartError::Group { .. }
             | StartError::Device { .. }) => {
                 anyhow::Error::new(other).context("could not start the local IoT Hub")
             }
@@ -216,7 +217,6 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
     let name = dns_name(first)?;
     let ca = DevelopmentCa::open(&folder, Some(&name), SystemTime::now())?;
     let behaviour = Behaviour::from_flags(&args.behaviour)?;
-    let (seed, keeps) = (behaviour.seed(), behaviour.keeps());
     let places: Vec<_> = match args.hub.as_slice() {
         [] => vec![HubPlace::alone(&args.hub_name)],
         hubs => hubs.iter().map(HubPlace::among_several).collect(),
@@ -228,8 +228,15 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
         hubs.push(hub);
         devices = &[];
     }
-    let provisioning =
-        LocalProvisioning::start(&folder, &ca, &hubs, &args.provisioning, &args.ports).await?;
+    let provisioning = LocalProvisioning::start(
+        &folder,
+        &ca,
+        &hubs,
+        &args.provisioning,
+        &args.ports,
+        &behaviour,
+    )
+    .await?;
     let hub = hubs.first().context("there is a hub at least")?;
     let strings = ConnectionStrings::write(hub, &folder, &args.device)?;
     let greeting = Greeting {
@@ -242,8 +249,8 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
         shows_keys: io::stdout().is_terminal(),
         curl: &hub.curl(&folder)?,
         service_url: &hub.service_url(),
-        seed,
-        keeps,
+        seed: behaviour.seed(),
+        keeps: behaviour.keeps(),
         others: &provisioning::beside(&hubs, &folder)?,
         provisioning: &provisioning.to_string(),
     };

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -12,16 +13,18 @@ use tokio::sync::Semaphore;
 use super::{
     http,
     hubs::Hubs,
-    service::{self, CloseReason, ConnectionId, IdScope, Output, Service},
+    service::{self, CloseReason, ConnectionId, Group, GroupId, IdScope, Output, Service},
 };
 use crate::{
-    HubHandle, Limits, ShutdownTimeout, StartError, Tls,
+    HubHandle, Limits, ShutdownError, ShutdownTimeout, StartError, Tls,
     emulator::bind,
     http::Access,
     hub::{Now, Random},
     life::Life,
     listen::{self, Accepted, Listener},
-    mqtt, tls,
+    mqtt,
+    state::{self, Memory, StateFile},
+    tls,
     wiring::{Core, Order, Wiring},
     x509::Peer,
 };
@@ -32,6 +35,10 @@ pub struct Config {
     pub service: service::Config,
     /// The hubs to assign devices to.
     pub hubs: Vec<HubHandle>,
+    /// Enrollment groups to begin with. One that the state file knows stays as it is there.
+    pub groups: Vec<(GroupId, Group)>,
+    /// The file that keeps enrollments and registrations from one start to the next; without it they are in memory only.
+    pub state: Option<PathBuf>,
     /// Where devices connect over MQTT. Port 0 takes a free one; the real service has 8883.
     pub mqtt: SocketAddr,
     /// Where the REST API is, and MQTT over WebSocket. Port 0 takes a free one; the real service has 443.
@@ -54,6 +61,7 @@ pub struct Config {
 pub struct Provisioning {
     wiring: Arc<Wiring<Served>>,
     life: Life,
+    state: Option<Arc<StateFile>>,
     id_scope: IdScope,
     mqtt: SocketAddr,
     https: SocketAddr,
@@ -77,6 +85,8 @@ impl Config {
         Self {
             service,
             hubs,
+            groups: Vec::new(),
+            state: None,
             mqtt: SocketAddr::from(([127, 0, 0, 1], 0)),
             https: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls,
@@ -95,7 +105,7 @@ impl Provisioning {
     ///
     /// # Errors
     ///
-    /// An address that is taken, or a certificate that cannot be used.
+    /// An address that is taken, a certificate or a state file that cannot be used, or a group that breaks a rule.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let mqtt_tls = tls::acceptor(&config.tls, &[])?;
         let https_tls = tls::acceptor(&config.tls, &[b"h2", b"http/1.1"])?;
@@ -107,12 +117,28 @@ impl Provisioning {
             ..config.service
         };
         let (name, id_scope) = (rules.name.clone(), rules.id_scope.clone());
-        let service = Service::new(rules, Random::system());
+        let mut service = Service::new(rules, Random::system());
+        let state = config.state.map(StateFile::at).map(Arc::new);
+        if let Some(file) = &state {
+            file.load::<Wiring<Served>, _>(|json| service.recall(json))?;
+        }
+        for (id, group) in config.groups {
+            if service.group(&id).is_err() {
+                service
+                    .enroll_group(&id, group, Now::read())
+                    .map_err(|source| StartError::Group { group: id, source })?;
+            }
+        }
         let life = Life::default();
         let wiring = Arc::new(Wiring::new(
             Served { service, hubs },
             limits.unwritten_bytes,
         ));
+        if let Some(file) = &state {
+            file.save(&*wiring)?;
+            let (file, wiring) = (Arc::clone(file), Arc::clone(&wiring));
+            life.spawn(state::keep(file, wiring, life.stop.clone()));
+        }
         let server = mqtt::Server {
             wiring: Arc::clone(&wiring),
             slots: Arc::new(Semaphore::new(limits.mqtt_connections)),
@@ -153,19 +179,24 @@ impl Provisioning {
         Ok(Self {
             wiring,
             life,
+            state,
             id_scope,
             mqtt: mqtt_address,
             https: https_address,
         })
     }
 
-    /// Closes all connections and waits until they are gone.
+    /// Closes all connections, waits until they are gone, and writes what is to be kept.
     ///
     /// # Errors
     ///
-    /// Some were not gone at the end of `time`.
-    pub async fn shutdown(self, time: Duration) -> Result<(), ShutdownTimeout> {
-        self.life.end(time).await.map_err(|_| ShutdownTimeout)
+    /// Some were not gone at the end of `time`, or the state could not be written.
+    pub async fn shutdown(self, time: Duration) -> Result<(), ShutdownError> {
+        let ended = self.life.end(time).await.map_err(|_| ShutdownTimeout);
+        if let Some(file) = &self.state {
+            file.save(&*self.wiring)?;
+        }
+        Ok(ended?)
     }
 
     /// Where devices connect over MQTT, with the port that was taken.
@@ -210,6 +241,19 @@ impl Provisioning {
 impl Drop for Provisioning {
     fn drop(&mut self) {
         self.life.stop.cancel();
+    }
+}
+
+impl Memory for Wiring<Served> {
+    const FORMAT: &'static str = "tombolo-emulator-provisioning";
+    const VERSION: u32 = Service::VERSION;
+
+    fn revision(&self) -> u64 {
+        self.with(|served, _| served.service.revision())
+    }
+
+    fn remembered(&self) -> Vec<u8> {
+        self.with(|served, _| served.service.remembered())
     }
 }
 

@@ -23,7 +23,8 @@
 //! operation's id.
 //!
 //! One file per concern: `enrollment` is what operators write, `registry` how; `attestation` judges what devices show,
-//! `registration` is what they get, `allocation` where; `connection` and `topic` speak MQTT 3.1.1; `throttle` counts.
+//! `registration` is what they get, `allocation` where; `connection` and `topic` speak MQTT 3.1.1; `throttle` counts; `memory`
+//! is what outlives the service.
 
 mod allocation;
 mod attestation;
@@ -33,6 +34,7 @@ mod connection;
 mod enrollment;
 mod error;
 mod id;
+mod memory;
 mod registration;
 mod registry;
 mod throttle;
@@ -72,7 +74,7 @@ use crate::{
 use connection::Connection;
 use enrollment::Record;
 use registration::Registration;
-use throttle::Window;
+use throttle::{Bound, Window};
 
 /// A Device Provisioning Service.
 ///
@@ -91,6 +93,8 @@ pub struct Service {
     individuals: BTreeMap<RegistrationId, Record<Individual>>,
     groups: BTreeMap<GroupId, Record<Group>>,
     registrations: BTreeMap<RegistrationId, Registration>,
+    /// Moves whenever something of these three may be changed.
+    revision: u64,
     registered: Window,
     operated: Window,
     connections: HashMap<ConnectionId, Connection>,
@@ -191,20 +195,46 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    const fn registrations(self) -> Bound {
+        Bound {
+            what: "registrations",
+            most: self.registrations_per_minute,
+            span: MINUTE,
+        }
+    }
+
+    const fn operations(self) -> Bound {
+        Bound {
+            what: "operations",
+            most: self.operations_per_minute,
+            span: MINUTE,
+        }
+    }
+
+    const fn polls(self) -> Bound {
+        Bound {
+            what: "questions of one device",
+            most: self.polls_per_10_s,
+            span: TEN_SECONDS,
+        }
+    }
+}
+
 impl Service {
     /// A service without enrollments.
     #[must_use]
     pub fn new(mut config: Config, random: Random) -> Self {
         config.hubs.truncate(HUBS);
-        let limits = config.limits;
         Self {
             config,
             random,
             individuals: BTreeMap::new(),
             groups: BTreeMap::new(),
             registrations: BTreeMap::new(),
-            registered: Window::new(limits.registrations_per_minute, MINUTE),
-            operated: Window::new(limits.operations_per_minute, MINUTE),
+            revision: 0,
+            registered: Window::default(),
+            operated: Window::default(),
             connections: HashMap::new(),
             clients: BTreeMap::new(),
             next_connection: 0,
@@ -277,3 +307,4 @@ impl Service {
 /// Hubs of a service ("Azure IoT Hub Device Provisioning Service limits").
 const HUBS: usize = 50;
 const MINUTE: Duration = Duration::from_secs(60);
+const TEN_SECONDS: Duration = Duration::from_secs(10);

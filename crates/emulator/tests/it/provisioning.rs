@@ -2,6 +2,7 @@
 
 mod operators;
 mod rig;
+mod state;
 
 use std::collections::BTreeSet;
 

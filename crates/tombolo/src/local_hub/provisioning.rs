@@ -13,7 +13,9 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use emulator::hub::DeviceKeys;
-use emulator::provisioning::service::{self, Attestation, Group, GroupId, IdScope, OWNER, Terms};
+use emulator::provisioning::service::{
+    self, Attestation, Certificate, Group, GroupId, IdScope, OWNER, Terms,
+};
 use emulator::provisioning::{Config, Provisioning};
 use emulator::{StartError, Tls};
 use iothub::HubName;
@@ -24,6 +26,7 @@ use super::{LocalHub, TIME, dns_name};
 use crate::cli::{HubPorts, ProvisioningArgs};
 use crate::data_folder::DataFolder;
 use crate::development_ca::{DevelopmentCa, loopback_names};
+use crate::hub_behaviour::Behaviour;
 use crate::listen::{DPS_HTTPS, DPS_MQTT};
 
 /// The provisioning service, or why there is none. Its `Display` is what the greeting says.
@@ -40,7 +43,8 @@ pub(super) struct Runs {
     provisioning: Provisioning,
     name: HubName,
     connection_string: PathBuf,
-    group_key: PathBuf,
+    /// The file with the key of the group; none if an operator gave it another proof than keys, or took it away.
+    group_key: Option<PathBuf>,
 }
 
 impl LocalProvisioning {
@@ -53,6 +57,7 @@ impl LocalProvisioning {
         hubs: &[LocalHub],
         args: &ProvisioningArgs,
         ports: &HubPorts,
+        behaviour: &Behaviour,
     ) -> Result<Self> {
         if args.no_dps {
             return Ok(Self::Unwanted);
@@ -73,9 +78,22 @@ impl LocalProvisioning {
             Some(id_scope) => id_scope.clone(),
             None => id_scope(&key)?,
         };
-        let rules = service::Config::new(args.dps_name.clone(), id_scope, key.derive("owner"));
+        let mut rules = service::Config::new(args.dps_name.clone(), id_scope, key.derive("owner"));
+        for (name, certificate) in behaviour.authorities() {
+            let certificate = Certificate::from_der(certificate)?;
+            rules.authorities.insert(name.clone(), certificate);
+        }
         let handles = hubs.iter().map(|hub| hub.emulator.handle()).collect();
+        let group: GroupId = GROUP.parse()?;
+        let keys = DeviceKeys {
+            primary: key.derive("group/primary"),
+            secondary: key.derive("group/secondary"),
+        };
+        let terms = Terms::new(Attestation::SymmetricKey(keys));
+        let file = || folder.file(&format!("{}.state", args.dps_name));
         let mut config = Config {
+            groups: vec![(group.clone(), Group { terms })],
+            state: behaviour.keeps().then(file),
             mqtt: SocketAddr::new(address, args.dps_mqtt_port.unwrap_or(ports.hub_mqtt_port)),
             https: SocketAddr::new(address, args.dps_https_port.unwrap_or(ports.hub_https_port)),
             ..Config::new(rules, handles, tls, folder.secret("hub.token")?)
@@ -102,22 +120,24 @@ impl LocalProvisioning {
                 | StartError::Authority(_)
                 | StartError::Faults(_)
                 | StartError::State(_)
+                | StartError::Group { .. }
                 | StartError::Device { .. }),
             ) => {
                 return Err(anyhow::Error::new(other)
                     .context("could not start the local provisioning service"));
             }
         };
-        let keys = DeviceKeys {
-            primary: key.derive("group/primary"),
-            secondary: key.derive("group/secondary"),
-        };
-        let group_key = format!("{}\n", keys.primary.to_base64());
-        folder.write_private(GROUP_KEY, group_key.as_bytes())?;
-        let group: GroupId = GROUP.parse()?;
-        let terms = Terms::new(Attestation::SymmetricKey(keys));
-        provisioning
-            .with_service(|service, now| service.enroll_group(&group, Group { terms }, now))?;
+        // What was kept may have other keys than those that it began with.
+        let key = provisioning.with_service(|service, _| {
+            let attestation = service.group(&group).map(|group| &group.terms.attestation);
+            match attestation {
+                Ok(Attestation::SymmetricKey(keys)) => Some(keys.primary.to_base64()),
+                Ok(Attestation::X509(_) | Attestation::CaReferences { .. }) | Err(_) => None,
+            }
+        });
+        if let Some(key) = &key {
+            folder.write_private(GROUP_KEY, format!("{key}\n").as_bytes())?;
+        }
         let text = provisioning
             .connection_string(OWNER)
             .with_context(|| format!("the provisioning service has no policy {OWNER}"))?;
@@ -126,7 +146,7 @@ impl LocalProvisioning {
             provisioning,
             name: args.dps_name.clone(),
             connection_string: folder.file(CONNECTION_STRING),
-            group_key: folder.file(GROUP_KEY),
+            group_key: key.map(|_| folder.file(GROUP_KEY)),
         })))
     }
 
@@ -154,24 +174,27 @@ impl LocalProvisioning {
 impl fmt::Display for LocalProvisioning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Runs(runs) => write!(
-                f,
-                "\
+            Self::Runs(runs) => {
+                write!(
+                    f,
+                    "\
 Provisioning service {name}
   ID scope                         {scope}
   MQTT over TLS                    {mqtt}
   HTTPS, and MQTT over WebSocket   {https}
-  key of the group {GROUP}         {key}
   connection string                {string}
-
 ",
-                name = runs.name,
-                scope = runs.provisioning.id_scope(),
-                mqtt = runs.provisioning.mqtt_address(),
-                https = runs.provisioning.https_address(),
-                key = runs.group_key.display(),
-                string = runs.connection_string.display(),
-            ),
+                    name = runs.name,
+                    scope = runs.provisioning.id_scope(),
+                    mqtt = runs.provisioning.mqtt_address(),
+                    https = runs.provisioning.https_address(),
+                    string = runs.connection_string.display(),
+                )?;
+                if let Some(key) = &runs.group_key {
+                    writeln!(f, "  key of the group {GROUP}         {}", key.display())?;
+                }
+                writeln!(f)
+            }
             Self::Unwanted => Ok(()),
             Self::NoAddress(address) => write!(
                 f,

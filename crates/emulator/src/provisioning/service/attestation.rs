@@ -3,6 +3,8 @@
 //! The proof is judged with each request and not at CONNECT: with the real service a token of a wrong key connects, and its
 //! register is answered 401 (azure-docs issue 43157).
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Error, GroupId, Now, RegistrationId, Service,
     certificate::Certificate,
@@ -24,7 +26,8 @@ pub struct Presented<'a> {
 }
 
 /// The enrollment that took a device.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) enum Origin {
     /// The individual one of the registration's name.
     Individual,

@@ -58,7 +58,7 @@ impl Service {
 
     /// An operator's request counts, whoever it is.
     pub(crate) fn count_operation(&mut self, now: Now) -> Result<(), Error> {
-        self.operated.count("operations", now.at)
+        self.operated.count(self.config.limits.operations(), now.at)
     }
 
     pub(super) fn has_expired(&self, token: &Token, now: Now) -> bool {

@@ -6,11 +6,13 @@ use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use iothub::Timestamp;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use x509_parser::{certificate::X509Certificate, parse_x509_certificate};
 
 /// A certificate, read once.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Certificate(Arc<Parsed>);
 
 struct Parsed {
@@ -119,6 +121,21 @@ impl Certificate {
             "serialNumber": parsed.serial,
             "version": parsed.version,
         })
+    }
+}
+
+impl TryFrom<String> for Certificate {
+    type Error = InvalidCertificate;
+
+    fn try_from(text: String) -> Result<Self, InvalidCertificate> {
+        Self::from_text(&text)
+    }
+}
+
+impl From<Certificate> for String {
+    /// The base64 text of its DER.
+    fn from(certificate: Certificate) -> Self {
+        BASE64.encode(certificate.der())
     }
 }
 

@@ -12,6 +12,7 @@ use iothub::{
     DeviceId, HubName, Timestamp, limits,
     twin::{RuleBroken, check_patch, check_size},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
@@ -21,7 +22,8 @@ use super::{
 use crate::{hub::DeviceKeys, x509::Authority};
 
 /// An enrollment for one device.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Individual {
     /// The device's id at its hub; without it, the registration's.
     pub device_id: Option<DeviceId>,
@@ -32,14 +34,16 @@ pub struct Individual {
 }
 
 /// An enrollment for many devices.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Group {
     /// What it has in common with an individual enrollment.
     pub terms: Terms,
 }
 
 /// Proof, state, hub and twin.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Terms {
     /// What a device must prove.
     pub attestation: Attestation,
@@ -54,7 +58,8 @@ pub struct Terms {
 }
 
 /// What a device must prove.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Attestation {
     /// Its token is signed by one of these, or by a key that derives from one of them if this is a group.
     SymmetricKey(DeviceKeys),
@@ -70,7 +75,8 @@ pub enum Attestation {
 }
 
 /// One certificate or two.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Certificates {
     /// One.
     pub primary: Certificate,
@@ -79,7 +85,8 @@ pub struct Certificates {
 }
 
 /// Which hub a device gets.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Allocation {
     /// How it is chosen.
     pub policy: Policy,
@@ -88,7 +95,8 @@ pub struct Allocation {
 }
 
 /// How a hub is chosen ("How to use allocation policies to provision devices across IoT hubs").
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Policy {
     /// Evenly, by the registration's name.
     Hashed,
@@ -99,7 +107,8 @@ pub enum Policy {
 }
 
 /// What happens when a device registers again ("IoT Hub Device reprovisioning concepts").
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Reprovision {
     /// Its hub is chosen afresh, and its twin moves with it.
     Migrate,
@@ -110,7 +119,8 @@ pub enum Reprovision {
 }
 
 /// What a twin begins with.
-#[derive(Clone, Default, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct InitialTwin {
     /// The tags.
     pub tags: Map<String, Value>,
@@ -150,6 +160,8 @@ pub(crate) trait Enrollment: Sized + Send + 'static {
 }
 
 /// An enrollment as the service keeps it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Record<T> {
     pub(super) enrollment: T,
     pub(super) etag: String,
@@ -198,6 +210,7 @@ impl Enrollment for Individual {
     }
 
     fn all_mut(service: &mut Service) -> &mut BTreeMap<RegistrationId, Record<Self>> {
+        service.revision += 1;
         &mut service.individuals
     }
 
@@ -251,6 +264,7 @@ impl Enrollment for Group {
     }
 
     fn all_mut(service: &mut Service) -> &mut BTreeMap<GroupId, Record<Self>> {
+        service.revision += 1;
         &mut service.groups
     }
 

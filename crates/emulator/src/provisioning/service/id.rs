@@ -3,6 +3,7 @@
 use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
 use iothub::DeviceId;
+use serde::{Deserialize, Serialize};
 
 /// The name of one provisioning service among all: `0ne` and eight hexadecimal digits in Microsoft's examples.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -12,14 +13,16 @@ pub struct IdScope(Arc<str>);
 ///
 /// Up to 128 letters, digits and `-`, `.`, `_`, `:`, none of these four at the ends; compared without regard to case (the
 /// service's REST specification). How it was written is kept: tokens and derived keys are made from that.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct RegistrationId {
     written: Arc<str>,
     folded: Arc<str>,
 }
 
 /// Names an enrollment group; the same rules as those of [`RegistrationId`].
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct GroupId(RegistrationId);
 
 /// Why a text is no id.
@@ -112,6 +115,20 @@ impl FromStr for RegistrationId {
         } else {
             Err(InvalidId::Character)
         }
+    }
+}
+
+impl TryFrom<String> for RegistrationId {
+    type Error = InvalidId;
+
+    fn try_from(text: String) -> Result<Self, InvalidId> {
+        text.parse()
+    }
+}
+
+impl From<RegistrationId> for String {
+    fn from(id: RegistrationId) -> Self {
+        id.written.as_ref().to_owned()
     }
 }
 

@@ -1,9 +1,7 @@
 //! Registrations: what a device asks for, and what it gets.
 
-use std::time::Duration;
-
 use iothub::{DeviceId, HubName, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
@@ -16,7 +14,8 @@ use super::{
 use crate::hub::{self, Authentication, IfMatch, Random};
 
 /// Names one operation: what became of a register is asked for by it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct OperationId(String);
 
 /// A device that is to be brought to a hub.
@@ -62,10 +61,13 @@ pub struct Reply {
     pub body: Value,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Registration {
     pub(super) id: RegistrationId,
     pub(super) origin: Origin,
     operation: OperationId,
+    #[serde(skip)]
     polls: Window,
     state: State,
     /// Where the device is, also while a further assignment is under way.
@@ -75,6 +77,8 @@ pub(crate) struct Registration {
     updated_at: Timestamp,
 }
 
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 enum State {
     Assigning(Place),
     Assigned,
@@ -82,7 +86,8 @@ enum State {
     Disabled,
 }
 
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Place {
     hub: HubName,
     device: DeviceId,
@@ -90,7 +95,8 @@ struct Place {
 }
 
 /// How a device came to its hub (the service's REST specification, `AssignedDeviceSubstatus`).
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 enum Substatus {
     InitialAssignment,
     DeviceDataMigrated,
@@ -120,7 +126,8 @@ impl Service {
         body: &[u8],
         now: Now,
     ) -> Result<Reply, Error> {
-        self.registered.count("registrations", now.at)?;
+        self.registered
+            .count(self.config.limits.registrations(), now.at)?;
         let admitted = self.admit(id, presented, now)?;
         check_body(id, body)?;
         let known = self.registrations.get(id);
@@ -143,12 +150,11 @@ impl Service {
         let origin = admitted.origin;
         let operation = OperationId::make(&mut self.random);
         let etag = self.random.guid();
-        let polls = Window::new(self.config.limits.polls_per_10_s, TEN_SECONDS);
         let registration = Registration {
             id: id.clone(),
             origin,
             operation: operation.clone(),
-            polls,
+            polls: Window::default(),
             state,
             place,
             etag,
@@ -156,6 +162,7 @@ impl Service {
             updated_at: now.utc,
         };
         let reply = Reply::assigning(operation.clone(), self.config.retry_after_s);
+        self.revision += 1;
         self.registrations.insert(id.clone(), registration);
         if let Some(assignment) = assignment {
             self.outputs.push_back(Output::Assign(Box::new(Assignment {
@@ -178,7 +185,7 @@ impl Service {
         operation: &str,
         now: Now,
     ) -> Result<Reply, Error> {
-        self.operated.count("operations", now.at)?;
+        self.count_operation(now)?;
         self.admit(id, presented, now)?;
         let registration = self
             .registrations
@@ -187,7 +194,7 @@ impl Service {
             .ok_or_else(|| Error::new(Code::NotFound, "There is no such operation."))?;
         registration
             .polls
-            .count("questions of one device", now.at)?;
+            .count(self.config.limits.polls(), now.at)?;
         Ok(registration.reply(self.config.retry_after_s))
     }
 
@@ -203,7 +210,7 @@ impl Service {
         body: &[u8],
         now: Now,
     ) -> Result<Value, Error> {
-        self.operated.count("operations", now.at)?;
+        self.count_operation(now)?;
         self.admit(id, presented, now)?;
         check_body(id, body)?;
         self.registration(id)
@@ -226,6 +233,7 @@ impl Service {
             return;
         };
         let place = place.clone();
+        self.revision += 1;
         registration.state = match result {
             Ok(()) => {
                 registration.place = Some(place);
@@ -269,6 +277,7 @@ impl Service {
             .ok_or_else(|| not_registered(id))?;
         check_etag(if_match, &registration.etag)?;
         self.registrations.remove(id);
+        self.revision += 1;
         Ok(())
     }
 
@@ -327,6 +336,18 @@ impl Service {
 }
 
 impl Registration {
+    /// The service has ended and begun again: whoever was on the way to a hub is told to register once more, for nobody knows
+    /// how far it came.
+    pub(super) fn resume(&mut self) {
+        if matches!(self.state, State::Assigning(_)) {
+            self.state = State::Failed {
+                number: Code::HubFailed.number(),
+                message: "The service ended before the hub had answered; register again."
+                    .to_owned(),
+            };
+        }
+    }
+
     /// What the device is told of its operation.
     fn reply(&self, retry_after_s: u32) -> Reply {
         let operation = self.operation.clone();
@@ -461,4 +482,3 @@ fn not_registered(id: &RegistrationId) -> Error {
 
 /// Of one message ("Azure IoT Hub Device Provisioning Service limits").
 const BODY_BYTES: usize = 96 * 1024;
-const TEN_SECONDS: Duration = Duration::from_secs(10);

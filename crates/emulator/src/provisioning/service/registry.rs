@@ -54,6 +54,15 @@ impl Service {
         self.keep(id, group, now)
     }
 
+    /// An enrollment group.
+    ///
+    /// # Errors
+    ///
+    /// There is no such group.
+    pub fn group(&self, id: &GroupId) -> Result<&Group, Error> {
+        Ok(&self.find::<Group>(id)?.1.enrollment)
+    }
+
     /// Creates an enrollment, or replaces it: `PUT`. With a condition it must be there.
     ///
     /// # Errors

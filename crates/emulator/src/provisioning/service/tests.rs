@@ -1,6 +1,7 @@
 //! The service without sockets: bytes in, bytes out, and a clock that is set.
 
 mod attestation;
+mod memory;
 mod mqtt;
 mod operators;
 mod registration;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tombolo_emulator::{
-    Config, Emulator, Tls,
+    Config, Emulator, StartError, Tls,
     hub::{self, Policy, Random},
     provisioning::{self, Provisioning, service},
 };
@@ -38,6 +38,15 @@ impl Rig {
     }
 
     pub(crate) async fn with(change: impl FnOnce(&mut provisioning::Config)) -> Self {
+        Self::try_with(change).await.unwrap()
+    }
+
+    /// # Errors
+    ///
+    /// What the service says that does not start.
+    pub(crate) async fn try_with(
+        change: impl FnOnce(&mut provisioning::Config),
+    ) -> Result<Self, StartError> {
         let names = ["localhost", "dps.example", HUBS[0], HUBS[1]].map(str::to_owned);
         let CertifiedKey { cert, signing_key } = generate_simple_self_signed(names).unwrap();
         let tls = || Tls {
@@ -59,18 +68,18 @@ impl Rig {
         let handles = hubs.iter().map(Emulator::handle).collect();
         let mut config = provisioning::Config::new(rules, handles, tls(), TOKEN.into());
         change(&mut config);
-        let provisioning = Provisioning::start(config).await.unwrap();
+        let provisioning = Provisioning::start(config).await?;
         let address = provisioning.https_address();
         let cloud = Cloud {
             client: rig::client(cert.der(), address, Client::builder()),
             address,
         };
-        Self {
+        Ok(Self {
             provisioning,
             hubs,
             cloud,
             certificate: cert.der().clone(),
-        }
+        })
     }
 
     /// Writes an individual enrollment or a group, and returns what the service says.
