@@ -176,6 +176,20 @@ impl ReportedPatch {
         &self.0
     }
 
+    /// One patch that does what this one and then `later` do; `None` if no patch does, or if it breaks a rule.
+    ///
+    /// None does where a value is replaced or removed and has members afterwards: a patch with members keeps those that
+    /// were there before (RFC 7396, section 2).
+    #[must_use]
+    pub fn then(&self, later: &Self) -> Option<Self> {
+        let mut joined = self.0.clone();
+        if join(&mut joined, &later.0) {
+            Self::new(joined).ok()
+        } else {
+            None
+        }
+    }
+
     /// The JSON text that the hub takes.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
@@ -233,6 +247,20 @@ pub fn merge(properties: &mut Map<String, Value>, patch: &Map<String, Value>) {
     }
 }
 
+/// Makes a patch do what `later` does after it. False if no patch can; it is of no use then.
+fn join(patch: &mut Map<String, Value>, later: &Map<String, Value>) -> bool {
+    later
+        .iter()
+        .all(|(key, change)| match (patch.get_mut(key), change) {
+            (Some(Value::Object(earlier)), Value::Object(change)) => join(earlier, change),
+            (Some(_), Value::Object(_)) => false,
+            (Some(_) | None, change) => {
+                patch.insert(key.clone(), change.clone());
+                true
+            }
+        })
+}
+
 fn parse_object(body: &[u8]) -> Result<Map<String, Value>, ParseTwinError> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(object)) => Ok(object),
@@ -245,6 +273,7 @@ const VERSION: &str = "$version";
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -280,6 +309,76 @@ mod tests {
             merged(json!({"a": [1, 2]}), json!({"a": [3]})),
             json!({"a": [3]})
         );
+    }
+
+    fn patch(value: Value) -> ReportedPatch {
+        ReportedPatch::new(object(value)).unwrap()
+    }
+
+    #[test]
+    fn a_patch_that_replaces_and_then_fills_is_not_one_patch() {
+        for (first, second) in [
+            (json!({"a": null}), json!({"a": {"b": 1}})),
+            (json!({"a": 1}), json!({"a": {"b": 1}})),
+            (json!({"a": [1]}), json!({"a": {}})),
+            (json!({"x": {"a": null}}), json!({"x": {"a": {"b": 1}}})),
+        ] {
+            assert_eq!(patch(first).then(&patch(second)), None);
+        }
+    }
+
+    #[test]
+    fn a_joined_patch_keeps_to_the_size_of_a_patch() {
+        let patch_of = |keys: std::ops::Range<u32>, rest: usize| {
+            let mut fields = Map::new();
+            for key in keys {
+                let text = "x".repeat(limits::TWIN_STRING_BYTES - 2);
+                fields.insert(format!("{key:02}"), text.into());
+            }
+            fields.insert("zz".to_owned(), "x".repeat(rest).into());
+            ReportedPatch::new(fields).unwrap()
+        };
+        // Seven fields of 4,096 bytes, and one that fills up to the limit.
+        for (rest, fits) in [(4093, true), (4094, true), (4095, false)] {
+            let joined = patch_of(0..4, 1).then(&patch_of(4..7, rest));
+            assert_eq!(joined.is_some(), fits, "{rest}");
+        }
+    }
+
+    /// Small documents, so that keys meet.
+    fn documents() -> impl Strategy<Value = Map<String, Value>> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            (0..3).prop_map(Value::from),
+            Just(json!([1])),
+            Just(json!({})),
+        ];
+        let value = leaf.prop_recursive(3, 12, 3, |inner| {
+            prop::collection::btree_map("[abc]", inner, 0..3)
+                .prop_map(|members| Value::Object(members.into_iter().collect()))
+        });
+        prop::collection::btree_map("[abc]", value, 0..3)
+            .prop_map(|members| members.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn a_joined_patch_does_what_both_do(
+            content in documents(),
+            first in documents(),
+            second in documents(),
+        ) {
+            let (first, second) = (patch(first.into()), patch(second.into()));
+            let mut document = Map::new();
+            merge(&mut document, &content);
+            if let Some(joined) = first.then(&second) {
+                let mut at_once = document.clone();
+                merge(&mut at_once, joined.as_map());
+                merge(&mut document, first.as_map());
+                merge(&mut document, second.as_map());
+                prop_assert_eq!(at_once, document);
+            }
+        }
     }
 
     #[test]

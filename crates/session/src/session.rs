@@ -313,7 +313,31 @@ impl Session {
         if self.room().twin == 0 {
             return Err(NotTaken::NoRoom);
         }
-        self.lasting.twin.push_patch(id, patch.to_json().into());
+        self.lasting.twin.push_patch(id, patch.clone());
+        self.serve(now);
+        Ok(())
+    }
+
+    /// Like [`patch_reported`](Self::patch_reported), for a patch that nobody waits for: it may reach the hub as one with
+    /// others that were given so and still wait, and is then done with the same outcome as they. It may be taken though the
+    /// lane has no room.
+    ///
+    /// # Errors
+    ///
+    /// The lane has no room, and the patch cannot be joined to another.
+    pub fn patch_reported_jointly(
+        &mut self,
+        id: WorkId,
+        patch: &ReportedPatch,
+        now: Instant,
+    ) -> Result<(), NotTaken> {
+        if self.is_wanted && self.lasting.twin.join_patch(id, patch) {
+            return Ok(());
+        }
+        if self.room().twin == 0 {
+            return Err(NotTaken::NoRoom);
+        }
+        self.lasting.twin.push_joinable_patch(id, patch.clone());
         self.serve(now);
         Ok(())
     }

@@ -5,6 +5,9 @@
 //! may have been applied, and applied again behind a later one it would undo that. For the same reason one patch at
 //! a time is unanswered. It is asked again on the next connection, where it is again the first.
 //!
+//! Patches that may be joined go out as one when they wait behind one another. The last that waits takes those that
+//! follow it, as long as nothing stands between and both together are a patch.
+//!
 //! Request ids start at a random number, so that an answer meant for an earlier process, which a hub that remembers
 //! the session may still deliver, fits no request.
 
@@ -13,10 +16,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use iothub::{
     topic::{RequestId, ToHub},
-    twin::{Twin, TwinVersion},
+    twin::{ReportedPatch, Twin, TwinVersion},
 };
 
 use crate::{
@@ -32,14 +34,18 @@ pub(crate) struct TwinRequests {
 }
 
 struct Request {
-    id: WorkId,
+    /// One, but for patches that were joined.
+    ids: Vec<WorkId>,
     body: Body,
     asked: Option<Asked>,
 }
 
 enum Body {
     Get,
-    Patch(Bytes),
+    Patch {
+        patch: ReportedPatch,
+        may_be_joined: bool,
+    },
 }
 
 /// A request that is on its way on the connection in use.
@@ -63,13 +69,49 @@ impl TwinRequests {
         self.push(id, Body::Get);
     }
 
-    pub(crate) fn push_patch(&mut self, id: WorkId, patch: Bytes) {
-        self.push(id, Body::Patch(patch));
+    pub(crate) fn push_patch(&mut self, id: WorkId, patch: ReportedPatch) {
+        let body = Body::Patch {
+            patch,
+            may_be_joined: false,
+        };
+        self.push(id, body);
+    }
+
+    /// Adds a patch that may be joined to others; true if it was, so that it takes no room.
+    pub(crate) fn join_patch(&mut self, id: WorkId, patch: &ReportedPatch) -> bool {
+        let last = self
+            .requests
+            .back_mut()
+            .filter(|request| request.asked.is_none());
+        if let Some(Request {
+            ids,
+            body:
+                Body::Patch {
+                    patch: earlier,
+                    may_be_joined: true,
+                },
+            ..
+        }) = last
+            && let Some(joined) = earlier.then(patch)
+        {
+            *earlier = joined;
+            ids.push(id);
+            return true;
+        }
+        false
+    }
+
+    pub(crate) fn push_joinable_patch(&mut self, id: WorkId, patch: ReportedPatch) {
+        let body = Body::Patch {
+            patch,
+            may_be_joined: true,
+        };
+        self.push(id, body);
     }
 
     fn push(&mut self, id: WorkId, body: Body) {
         self.requests.push_back(Request {
-            id,
+            ids: vec![id],
             body,
             asked: None,
         });
@@ -84,11 +126,11 @@ impl TwinRequests {
             }
             let again_at = match request.body {
                 Body::Get => Some(now + timeout),
-                Body::Patch(_) if may_patch => {
+                Body::Patch { .. } if may_patch => {
                     may_patch = false;
                     None
                 }
-                Body::Patch(_) => continue,
+                Body::Patch { .. } => continue,
             };
             let asked = Asked {
                 rid: self.next_rid,
@@ -116,45 +158,56 @@ impl TwinRequests {
         }
     }
 
-    /// Reacts to a response. None: no request waits for it.
+    /// Reacts to a response. False: no request waits for it.
     pub(crate) fn on_response(
         &mut self,
         rid: &RequestId,
         status: u16,
         version: Option<TwinVersion>,
         body: &[u8],
-    ) -> Option<Event> {
-        let rid = u64::from_str_radix(rid.as_str(), 16).ok()?;
-        let place = self
-            .requests
-            .iter()
-            .position(|request| request.asked.as_ref().is_some_and(|asked| asked.rid == rid))?;
-        let request = self.requests.remove(place)?;
-        release_if_empty(&mut self.requests);
+        out: &mut Out,
+    ) -> bool {
+        let Some(request) = self.take_asked(rid) else {
+            return false;
+        };
         let refused = || TwinError::Refused {
             status,
             error: serde_json::from_slice(body).ok(),
         };
         let is_success = (200..300).contains(&status);
-        let id = request.id;
-        Some(match request.body {
-            Body::Get => Event::TwinRead {
-                id,
-                result: if is_success {
-                    Twin::parse(body).map(Box::new).map_err(TwinError::from)
-                } else {
-                    Err(refused())
+        for id in request.ids {
+            out.push(match request.body {
+                Body::Get => Event::TwinRead {
+                    id,
+                    result: if is_success {
+                        Twin::parse(body).map(Box::new).map_err(TwinError::from)
+                    } else {
+                        Err(refused())
+                    },
                 },
-            },
-            Body::Patch(_) => Event::ReportedPatched {
-                id,
-                result: if is_success {
-                    Ok(version)
-                } else {
-                    Err(refused())
+                Body::Patch { .. } => Event::ReportedPatched {
+                    id,
+                    result: if is_success {
+                        Ok(version)
+                    } else {
+                        Err(refused())
+                    },
                 },
-            },
-        })
+            });
+        }
+        true
+    }
+
+    /// The request that waits for this response.
+    fn take_asked(&mut self, rid: &RequestId) -> Option<Request> {
+        let rid = u64::from_str_radix(rid.as_str(), 16).ok()?;
+        let place = self
+            .requests
+            .iter()
+            .position(|request| request.asked.as_ref().is_some_and(|asked| asked.rid == rid))?;
+        let request = self.requests.remove(place);
+        release_if_empty(&mut self.requests);
+        request
     }
 
     /// The connection has ended, and with it all chance of a response.
@@ -165,14 +218,17 @@ impl TwinRequests {
     }
 
     pub(crate) fn cancel(&mut self, id: WorkId) {
-        self.requests.retain(|request| request.id != id);
+        self.requests.retain_mut(|request| {
+            request.ids.retain(|other| *other != id);
+            !request.ids.is_empty()
+        });
     }
 
     /// Forgets everything; returns what it was.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = WorkId> {
         std::mem::take(&mut self.requests)
             .into_iter()
-            .map(|request| request.id)
+            .flat_map(|request| request.ids)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -200,7 +256,7 @@ impl TwinRequests {
 
 impl Request {
     fn is_unanswered_patch(&self) -> bool {
-        matches!(self.body, Body::Patch(_)) && self.asked.is_some()
+        matches!(self.body, Body::Patch { .. }) && self.asked.is_some()
     }
 }
 
@@ -208,13 +264,13 @@ impl Body {
     fn publish(&self, rid: u64, out: &mut Out, now: Instant) {
         let rid = RequestId::from(rid);
         let (topic, body) = match self {
-            Self::Get => (ToHub::TwinGet { rid }, &b""[..]),
-            Self::Patch(patch) => (ToHub::TwinPatchReported { rid }, &patch[..]),
+            Self::Get => (ToHub::TwinGet { rid }, Vec::new()),
+            Self::Patch { patch, .. } => (ToHub::TwinPatchReported { rid }, patch.to_json()),
         };
         wire::publish(
             out.packets(now),
             &topic.encode(),
-            body,
+            &body,
             Delivery::AtMostOnce,
         );
     }

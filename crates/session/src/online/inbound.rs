@@ -41,9 +41,8 @@ impl Online {
                 version,
             }) => {
                 self.pass(packet_id, lasting, now)?;
-                let answer = lasting.twin.on_response(&rid, status, version, &payload);
-                if let Some(event) = answer {
-                    lasting.out.push(event);
+                let Lasting { twin, out, .. } = lasting;
+                if twin.on_response(&rid, status, version, &payload, out) {
                     self.serve(lasting, now);
                 }
             }

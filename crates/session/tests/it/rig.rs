@@ -204,6 +204,14 @@ impl Rig {
         id
     }
 
+    pub(crate) fn patch_jointly(&mut self, json: &str) -> WorkId {
+        let id = self.work();
+        let patch = ReportedPatch::parse(json.as_bytes()).unwrap();
+        let taken = self.session.patch_reported_jointly(id, &patch, self.now);
+        taken.unwrap();
+        id
+    }
+
     pub(crate) fn answer(&mut self, request: &MethodRequestId) -> WorkId {
         let id = self.work();
         let response = MethodResponse {

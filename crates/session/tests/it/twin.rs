@@ -129,6 +129,66 @@ fn a_patch_without_a_response_goes_out_again_on_the_next_connection_before_later
     assert_eq!(rig.published()[0].payload, br#"{"a":2}"#);
 }
 
+/// What the hub is told next, and who hears of it.
+fn told(rig: &mut Rig) -> (Vec<u8>, Vec<WorkId>) {
+    let sent = rig.published();
+    assert_eq!(sent.len(), 1);
+    rig.hub(&response(204, rid(&sent[0]), "&$version=7", ""));
+    let done = rig.events().into_iter().map(patched);
+    (sent[0].payload.clone(), done.collect())
+}
+
+fn patched(event: Event) -> WorkId {
+    let Event::ReportedPatched {
+        id,
+        result: Ok(Some(TwinVersion(7))),
+    } = event
+    else {
+        panic!("{event:?}");
+    };
+    id
+}
+
+#[test]
+fn patches_that_wait_and_may_be_joined_are_one() {
+    let mut rig = Rig::online(NOTHING);
+    let first = rig.patch_jointly(r#"{"a":1}"#);
+    let joined = [r#"{"b":1}"#, r#"{"a":2,"b":null}"#, r#"{"c":{"d":1}}"#];
+    let joined = joined.map(|patch| rig.patch_jointly(patch));
+    assert_eq!(rig.session.room().twin, 6, "what is asked, and the rest");
+    // These cannot be one patch with what is before them.
+    let apart = rig.patch_jointly(r#"{"b":{"e":1}}"#);
+    let waited_for = rig.patch(r#"{"a":3}"#);
+    let last = rig.patch_jointly(r#"{"a":4}"#);
+    for (payload, ids) in [
+        (&br#"{"a":1}"#[..], vec![first]),
+        (br#"{"b":null,"a":2,"c":{"d":1}}"#, joined.to_vec()),
+        (br#"{"b":{"e":1}}"#, vec![apart]),
+        (br#"{"a":3}"#, vec![waited_for]),
+        (br#"{"a":4}"#, vec![last]),
+    ] {
+        assert_eq!(told(&mut rig), (payload.to_vec(), ids));
+    }
+}
+
+#[test]
+fn joined_patches_are_cancelled_one_by_one_and_lost_together() {
+    let mut rig = Rig::online(NOTHING);
+    rig.patch(r#"{"a":0}"#);
+    let sent = rig.published();
+    let joined = [r#"{"a":1}"#, r#"{"a":2}"#, r#"{"b":1}"#].map(|patch| rig.patch_jointly(patch));
+    rig.session.cancel(joined[1], rig.now);
+    rig.hub(&response(204, rid(&sent[0]), "", ""));
+    rig.events();
+    rig.published();
+    rig.reconnect(true);
+    let again = publishes(&mut rig);
+    rig.events();
+    rig.hub(&response(204, rid(&again[0]), "&$version=7", ""));
+    let ids = rig.events().into_iter().map(patched);
+    assert!(ids.eq([joined[0], joined[2]]));
+}
+
 #[test]
 fn a_cancelled_patch_makes_way_for_the_next() {
     let mut rig = Rig::online(NOTHING);
