@@ -67,7 +67,7 @@ pub enum ReceiptState {
     Stored,
     /// It waits, and the hub refuses the credential of the device.
     WaitingForCredential,
-    /// A session has taken it, and the hub has not answered.
+    /// A session has taken it, and the hub, which does not refuse the credential, has not answered.
     Sent,
     /// The hub has done it.
     Acknowledged {

@@ -644,16 +644,26 @@ pub async fn a_receipt_follows_its_submission(engine: Engine) {
         state: SessionState::Refused,
         ..Status::default()
     };
+    let accepted = Status {
+        state: SessionState::Connected,
+        ..Status::default()
+    };
     let signals = &engine.store.signals;
-    sure(|| signals.set_status(&device.lease, &device.identity, refused.clone()))
-        .await
-        .expect("the lease stands");
+    let say = async |status: &Status| {
+        sure(|| signals.set_status(&device.lease, &device.identity, status.clone()))
+            .await
+            .expect("the lease stands");
+    };
+    say(&refused).await;
     let waiting = ReceiptState::WaitingForCredential;
-    assert_eq!(device.receipt(1).await, Some(waiting));
+    assert_eq!(device.receipt(1).await, Some(waiting.clone()));
 
     let mut reader = device.open().await;
     let taken = reader.take(Lane::Telemetry, 9).await;
     let taken = taken.expect("the lease stands");
+    // What has taken it has no connection.
+    assert_eq!(device.receipt(1).await, Some(waiting));
+    say(&accepted).await;
     assert_eq!(device.receipt(1).await, Some(ReceiptState::Sent));
     settle(&mut reader, &taken[0], Ok(Done::Acknowledged)).await;
     let at = engine.clock.timestamp();

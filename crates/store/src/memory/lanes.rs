@@ -478,10 +478,11 @@ impl Lanes {
     pub(super) fn receipt(&self, id: SubmissionId, is_refused: bool) -> Option<Receipt> {
         let record = self.book.get(Name::Submission(id))?;
         Some(record.to_receipt(id, || {
-            if self.is_taken(id) {
-                ReceiptState::Sent
-            } else if is_refused {
+            if is_refused {
+                // Also if a session has taken it: that has no connection.
                 ReceiptState::WaitingForCredential
+            } else if self.is_taken(id) {
+                ReceiptState::Sent
             } else {
                 ReceiptState::Stored
             }
