@@ -81,7 +81,10 @@ impl Config {
 
     fn broken_rules(&self) -> Vec<(String, String)> {
         let Self {
-            front, upstream, ..
+            front,
+            upstream,
+            disk,
+            ..
         } = self;
         let mut broken = Vec::new();
         let mut note = |key: &str, problem: &str| broken.push((key.to_owned(), problem.to_owned()));
@@ -100,7 +103,9 @@ impl Config {
                 "the admin API listens on loopback only: 127.0.0.1 or [::1]",
             );
         }
-        for mistake in upstream.mistakes() {
+        let without_disk = upstream.mistakes_without_disk();
+        let without_disk = without_disk.filter(|_| disk.is_none());
+        for mistake in upstream.mistakes().into_iter().chain(without_disk) {
             note(&in_upstream(&mistake.key), &mistake.problem);
         }
         broken

@@ -63,7 +63,7 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let hub = LocalHub::start(&folder, &ca, &place, devices, &args.hub, behaviour).await?;
     let config = gateway_config(&args, &folder, &ca, &hub, &hub_name)?;
     let admin_token = folder.secret(ADMIN_TOKEN)?;
-    let (store, _keeper) = gateway::open_store(config.store.clone(), None).await?;
+    let (store, keeper) = gateway::open_store(config.store.clone(), config.disk.clone()).await?;
     let gateway = Gateway::start(config, store.clone(), admin_token, LISTENERS).await?;
 
     let token = folder.secret(&format!("device-{}.token", args.device))?;
@@ -98,8 +98,12 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let mut signals = StopSignals::catch()?;
     welcome.print()?;
 
-    signals.asked().await;
-    signals.stop(stop(gateway, hub)).await
+    tokio::select! {
+        () = signals.asked() => {}
+        () = keeper.failed() => {}
+    }
+    let stopped = signals.stop(stop(gateway, hub)).await;
+    keeper.close().await.and(stopped)
 }
 
 /// The gateway first: its sessions say goodbye to the hub.
@@ -162,7 +166,7 @@ fn gateway_config(
         front,
         upstream,
         store,
-        disk: None,
+        disk: Some(store::embedded::Config::new(folder.file(STORE))),
         admin: Admin {
             token_file: folder.file(ADMIN_TOKEN),
         },
@@ -271,6 +275,8 @@ const LISTENERS: Listeners = Listeners {
     admin: listen::ADMIN,
 };
 const ADMIN_TOKEN: &str = "admin.token";
+/// The folder in the data folder for what must survive.
+const STORE: &str = "store";
 /// So that what was printed stays in sight.
 const QUIET: &str = "warn";
 /// Who answers direct methods by hand needs a while. It is as long as a caller can wait.

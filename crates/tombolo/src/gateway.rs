@@ -7,13 +7,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use front::Front;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use secrecy::SecretString;
 use store::{
     NodeId, Store,
-    embedded::{Keeper, Recovery},
+    embedded::{Keeper, OpenError, Recovery},
 };
 use tokio::task::JoinSet;
 use upstream::Upstream;
@@ -126,6 +126,41 @@ fn raise_limit_of_open_files() {
     }
 }
 
+/// What the owner of a store holds on to: the disk, if it has one.
+pub(crate) struct StoreKeeper(Option<Keeper>);
+
+impl StoreKeeper {
+    /// Waits until the store has failed; without a disk it can not.
+    pub(crate) async fn failed(&self) {
+        match &self.0 {
+            Some(keeper) => keeper.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Closes the store, after everything that uses it.
+    ///
+    /// # Errors
+    ///
+    /// When it has failed.
+    pub(crate) async fn close(self) -> Result<()> {
+        let Some(keeper) = self.0 else {
+            return Ok(());
+        };
+        let has_failed = tokio::task::spawn_blocking(move || {
+            keeper.close();
+            keeper.has_failed()
+        });
+        if has_failed.await? {
+            bail!(
+                "the store has failed: a flush did, so what the disk has is not known. Look at the disk, then start \
+                 again: everything that was promised is found there, or named"
+            );
+        }
+        Ok(())
+    }
+}
+
 /// Opens the store of a configuration, and says what it has found.
 ///
 /// # Errors
@@ -134,14 +169,25 @@ fn raise_limit_of_open_files() {
 pub(crate) async fn open_store(
     config: store::memory::Config,
     disk: Option<store::embedded::Config>,
-) -> Result<(Store, Option<Keeper>)> {
+) -> Result<(Store, StoreKeeper)> {
     // It may read files.
-    let opened = tokio::task::spawn_blocking(move || match disk {
-        None => Ok((store::memory::open(config)?, None)),
-        Some(disk) => {
-            let opened = store::embedded::open(config, &disk)?;
-            tell(&opened.recovery);
-            anyhow::Ok((opened.store, Some(opened.keeper)))
+    let opened = tokio::task::spawn_blocking(move || {
+        let Some(disk) = disk else {
+            return Ok((store::memory::open(config)?, StoreKeeper(None)));
+        };
+        match store::embedded::open(config, &disk) {
+            Ok(opened) => {
+                tell(&opened.recovery);
+                Ok((opened.store, StoreKeeper(Some(opened.keeper))))
+            }
+            Err(error @ OpenError::Damaged(_)) => {
+                let folder = disk.folder.display();
+                Err(anyhow::Error::new(error).context(format!(
+                    "nothing starts on damage: tombolo store verify --folder {folder} lists it, tombolo store salvage \
+                     --folder {folder} --to DIR copies what can be read"
+                )))
+            }
+            Err(other) => Err(other.into()),
         }
     });
     opened.await?.context("could not open the store")

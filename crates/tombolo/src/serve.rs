@@ -2,8 +2,7 @@
 
 use std::io::Write as _;
 
-use anyhow::{Context as _, Result, bail};
-use store::embedded::Keeper;
+use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::ServeArgs;
@@ -53,39 +52,13 @@ pub(crate) async fn run(config: Config) -> Result<()> {
     loop {
         tokio::select! {
             () = signals.asked() => break,
-            () = failed(keeper.as_ref()) => break,
+            () = keeper.failed() => break,
             _ = reload.recv() => reload_certificate(&gateway).await,
         }
     }
     tracing::info!("stopping");
     let stopped = signals.stop(gateway.stop()).await;
-    match keeper {
-        Some(keeper) => close(keeper).await.and(stopped),
-        None => stopped,
-    }
-}
-
-/// Waits until the store has failed; without a disk it can not.
-async fn failed(keeper: Option<&Keeper>) {
-    match keeper {
-        Some(keeper) => keeper.failed().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Closes the store, after everything that uses it.
-async fn close(keeper: Keeper) -> Result<()> {
-    let has_failed = tokio::task::spawn_blocking(move || {
-        keeper.close();
-        keeper.has_failed()
-    });
-    if has_failed.await? {
-        bail!(
-            "the store has failed: a flush did, so what the disk has is not known. Look at the disk, then start again: \
-             everything that was promised is found there, or named"
-        );
-    }
-    Ok(())
+    keeper.close().await.and(stopped)
 }
 
 async fn reload_certificate(gateway: &Gateway) {

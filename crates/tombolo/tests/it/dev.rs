@@ -165,7 +165,12 @@ fn secrets_are_for_their_owner_alone_and_not_on_the_screen() {
         let name = path.file_name().unwrap().to_str().unwrap();
         let is_public = ["ca.pem", "tombolo-ca.cer", "tombolo-ca.mobileconfig"].contains(&name);
         let mode = path.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, if is_public { 0o644 } else { 0o600 }, "{name}");
+        let expected = match (path.is_dir(), is_public) {
+            (true, _) => 0o700,
+            (false, true) => 0o644,
+            (false, false) => 0o600,
+        };
+        assert_eq!(mode, expected, "{name}");
         if name.ends_with(".token") {
             assert!(!screen.contains(&fs::read_to_string(&path).unwrap()));
         }
