@@ -106,6 +106,15 @@ pub struct Mistake {
     pub problem: String,
 }
 
+/// Who keeps the cloud-to-device messages of a device of which nothing else is said: the gateway, if it can.
+pub(crate) const fn default_custody(is_durable: bool) -> Custody {
+    if is_durable {
+        Custody::Gateway
+    } else {
+        Custody::Hub
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -159,13 +168,6 @@ impl Config {
             for (field, problem) in device.mistakes() {
                 note(format!("devices[{index}].{field}"), problem.to_owned());
             }
-            match device.custody {
-                Custody::Hub => {}
-                Custody::Gateway => note(
-                    format!("devices[{index}].custody"),
-                    "\"gateway\" needs the durable store, which this version does not have; write \"hub\"".to_owned(),
-                ),
-            }
         }
         let times = [
             (
@@ -207,13 +209,27 @@ impl Config {
         mistakes
     }
 
+    /// What is wrong with it if the store keeps nothing across a restart; [`mistakes`](Self::mistakes) is what is wrong
+    /// with any store.
+    pub fn mistakes_without_disk(&self) -> impl Iterator<Item = Mistake> {
+        let devices = self.devices.iter().enumerate();
+        let kept = devices.filter(|(_, device)| device.custody == Some(Custody::Gateway));
+        kept.map(|(index, _)| Mistake {
+            key: format!("devices[{index}].custody"),
+            problem: "\"gateway\" needs a store with a disk; give it one, or write \"hub\""
+                .to_owned(),
+        })
+    }
+
     /// The devices as the registry keeps them. Those whose hub is not known are left out; [`Config::mistakes`] names
     /// them.
-    pub(crate) fn records(&self) -> impl Iterator<Item = DeviceRecord> {
+    pub(crate) fn records(&self, is_durable: bool) -> impl Iterator<Item = DeviceRecord> {
         self.devices_with_identity()
-            .map(|(_, identity, device)| DeviceRecord {
+            .map(move |(_, identity, device)| DeviceRecord {
                 identity,
-                custody: device.custody,
+                custody: device
+                    .custody
+                    .unwrap_or_else(|| default_custody(is_durable)),
                 method_policy: device.methods,
                 is_pinned: device.pinned,
             })
@@ -294,7 +310,7 @@ mod tests {
             "#,
         );
         assert_eq!(config.mistakes(), []);
-        let record = config.records().next().expect("one device");
+        let record = config.records(true).next().expect("one device");
         assert_eq!(
             record.identity.to_string(),
             "contoso.azure-devices.net/watch-1"
@@ -319,7 +335,6 @@ mod tests {
             [[devices]]
             id = "two"
             hub = "c.example"
-            custody = "gateway"
             key.text = "c2VjcmV0"
             "#,
         );
@@ -328,15 +343,31 @@ mod tests {
             .into_iter()
             .map(|mistake| mistake.key)
             .collect();
-        assert_eq!(
-            keys,
-            [
-                "devices[0].hub",
-                "devices[1].hub",
-                "devices[1].custody",
-                "method_timeout"
+        assert_eq!(keys, ["devices[0].hub", "devices[1].hub", "method_timeout"]);
+    }
+
+    #[test]
+    fn the_gateway_takes_custody_if_it_has_a_disk() {
+        let config = read(
+            r#"
+            hubs = [{ name = "a.example" }]
+            devices = [
+                { id = "one", key.env = "K" },
+                { id = "two", key.env = "K", custody = "hub" },
+                { id = "three", key.env = "K", custody = "gateway" },
             ]
+            "#,
         );
+        let custody = |is_durable| -> Vec<Custody> {
+            let records = config.records(is_durable);
+            records.map(|record| record.custody).collect()
+        };
+        let (gateway, hub) = (Custody::Gateway, Custody::Hub);
+        assert_eq!(custody(true), [gateway, hub, gateway]);
+        assert_eq!(custody(false), [hub, hub, gateway]);
+        let mistakes = config.mistakes_without_disk();
+        let keys: Vec<_> = mistakes.map(|mistake| mistake.key).collect();
+        assert_eq!(keys, ["devices[2].custody"]);
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //!
 //! The driver waits for one of them, calls the session, and drains it: bytes to the link, events to the store. What it
 //! does then stands by subject in [`connection`], [`outbox`], [`arrivals`], [`twin`], [`wishes`] and [`report`]. What it
-//! must not forget between two calls is plain data: work that is [`in_flight`], messages in [`custody`], open [`calls`],
+//! must not forget between two calls is plain data: work that is [`in_flight`], what is under [`suspicion`], messages in
+//! [`custody`], open [`calls`],
 //! [`desired`] properties; for how long something is wanted is computed in [`presence`].
 //!
 //! # While there is no connection
@@ -41,6 +42,7 @@ mod link;
 mod outbox;
 mod presence;
 mod report;
+mod suspicion;
 mod twin;
 mod wishes;
 
@@ -68,12 +70,13 @@ use self::{
     in_flight::InFlight,
     link::{Link, LinkEvent},
     report::Report,
+    suspicion::Suspicion,
 };
 use crate::{
     connect::chain,
     credentials::SessionCredential,
     leases::HeldLease,
-    node::{Node, now, unlisted_device, wall_now},
+    node::{Node, now, wall_now},
     place::Place,
 };
 
@@ -142,6 +145,7 @@ struct Driver {
     alarm: Alarm,
 
     in_flight: InFlight,
+    suspicion: Suspicion,
     held: Held<Receipt>,
     /// Settled messages whose PUBACK is not written yet.
     unwritten: Vec<ArrivalId>,
@@ -218,7 +222,7 @@ impl Driver {
         lease: HeldLease,
     ) -> Result<Box<Self>, StoreError> {
         let record = node.store.registry.device(&identity).await?;
-        let record = record.unwrap_or_else(|| unlisted_device(identity.clone()));
+        let record = record.unwrap_or_else(|| node.unlisted_device(identity.clone()));
         let ended = lease.ended().clone();
         let desk = Desk::new(node.store.clone(), identity.clone(), lease);
         let mut needs = desk.attend().await?;
@@ -229,6 +233,7 @@ impl Driver {
         desk.withdraw(ConnectionEpoch(first_connection.0 - 1))
             .await?;
         desk.show_desired(Cell::Cleared, None).await?;
+        let held = Held::on(ConnectionEpoch(first_connection.0), record.custody);
         let config = Arc::clone(&node.session_config);
         let rng = fastrand::Rng::new();
         Ok(Box::new(Self {
@@ -251,7 +256,8 @@ impl Driver {
             link: Link::default(),
             alarm: Alarm::new(),
             in_flight: InFlight::default(),
-            held: Held::on(ConnectionEpoch(first_connection.0)),
+            suspicion: Suspicion::default(),
+            held,
             unwritten: Vec::new(),
             calls: Calls::default(),
             desired: DesiredProperties::default(),
@@ -366,25 +372,32 @@ impl Driver {
 
     /// Carries out what the session asks for and passes on what it reports.
     async fn drain(&mut self) -> Result<(), StoreError> {
+        self.pass_on().await?;
+        while let Some(id) = self.held.next_to_conclude() {
+            self.desk.conclude(id, Conclusion::Gateway).await?;
+        }
+        while let Some((id, arrival)) = self.held.next_to_offer() {
+            let Some(ticket) = self.desk.append(id, &arrival).await? else {
+                break;
+            };
+            if let Some(receipt) = self.held.offered(id, ticket) {
+                self.acknowledge(receipt);
+                self.pass_on().await?;
+            }
+        }
+        self.report_status().await
+    }
+
+    async fn pass_on(&mut self) -> Result<(), StoreError> {
         loop {
             while let Some(bytes) = self.session.poll_transmit() {
                 self.link.send(bytes);
             }
             let Some(event) = self.session.poll_event() else {
-                break;
+                return Ok(());
             };
             self.on_event(event).await?;
         }
-        while let Some(id) = self.held.next_to_conclude() {
-            self.desk.conclude(id, Conclusion::Gateway).await?;
-        }
-        while let Some((id, arrival)) = self.held.next_to_offer() {
-            match self.desk.append(id, &arrival).await? {
-                Some(ticket) => self.held.offered(id, ticket),
-                None => break,
-            }
-        }
-        self.report_status().await
     }
 
     async fn on_event(&mut self, event: Event) -> Result<(), StoreError> {
@@ -428,6 +441,7 @@ impl Driver {
 
             Event::Received { receipt, message } => {
                 self.node.meters.messages_received.increment(1);
+                self.warn_of_feedback(&message);
                 self.held.arrived(receipt, *message, now(), wall_now());
             }
             Event::Unreadable { receipt, error, .. } => self.on_unreadable(receipt, &error),

@@ -18,7 +18,7 @@ use crate::{
     connect::chain,
     credentials::Mode,
     metrics::Meters,
-    node::{Node, now, unlisted_device, wall_now},
+    node::{Node, now, wall_now},
     probe::probe,
     tokens::{Answer, Presented, Question, Way, Word},
 };
@@ -153,7 +153,11 @@ async fn find_out(node: &Node, question: &Question) -> Answer {
 async fn introduce(node: &Node, identity: &Identity) -> Answer {
     let registry = &node.store.registry;
     let known = match registry.device(identity).await {
-        Ok(None) => registry.put_device(unlisted_device(identity.clone())).await,
+        Ok(None) => {
+            registry
+                .put_device(node.unlisted_device(identity.clone()))
+                .await
+        }
         Ok(Some(_)) => Ok(()),
         Err(error) => Err(error),
     };

@@ -108,13 +108,17 @@ impl Upstream {
     ///
     /// The configuration has mistakes, a key or a certificate cannot be read, or the store failed.
     pub async fn start(config: Config, store: Store, node: NodeId) -> Result<Self, StartError> {
-        let mistakes = config.mistakes();
+        let is_durable = store.outbox.is_durable();
+        let mut mistakes = config.mistakes();
+        if !is_durable {
+            mistakes.extend(config.mistakes_without_disk());
+        }
         if !mistakes.is_empty() {
             return Err(StartError::Config(Mistakes(mistakes)));
         }
         let (config, secrets) = load_secrets(config).await?;
         let mut pinned: Vec<Identity> = Vec::new();
-        for record in config.records() {
+        for record in config.records(is_durable) {
             if record.is_pinned {
                 pinned.push(record.identity.clone());
             }

@@ -2,17 +2,17 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicBool},
     time::{Duration, Instant, SystemTime},
 };
 
 use iothub::{HubName, Identity, Timestamp};
 use session::{Backoff, ConnectionEpoch};
-use store::{Custody, DeviceRecord, MethodPolicy, NodeId, Store};
+use store::{DeviceRecord, MethodPolicy, NodeId, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, Mistake},
+    config::{Config, Mistake, default_custody},
     connect::{Endpoint, EndpointError, system_roots},
     credentials::Credentials,
     leases::LeaseKeeper,
@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) presence_grace: Duration,
     pub(crate) method_timeout: Duration,
     pub(crate) meters: Meters,
+    /// Whether it has been said what feedback means while the gateway has the messages.
+    pub(crate) has_warned_of_feedback: AtomicBool,
     /// Cancelled when the node stops.
     pub(crate) stop: CancellationToken,
     /// When sessions must have ended, known before `stop` is cancelled; unknown if they have no time at all.
@@ -99,6 +101,7 @@ impl Node {
             presence_grace: config.presence_grace,
             method_timeout: config.method_timeout,
             meters: Meters::register(),
+            has_warned_of_feedback: AtomicBool::new(false),
             stop,
             stop_by: Arc::default(),
             started: now(),
@@ -112,6 +115,16 @@ impl Node {
         let since = now.saturating_duration_since(self.started).as_micros();
         let since = u64::try_from(since).unwrap_or(u64::MAX);
         ConnectionEpoch(self.started_at.saturating_add(since))
+    }
+
+    /// What holds for a device that the configuration does not list.
+    pub(crate) fn unlisted_device(&self, identity: Identity) -> DeviceRecord {
+        DeviceRecord {
+            identity,
+            custody: default_custody(self.store.outbox.is_durable()),
+            method_policy: MethodPolicy::default(),
+            is_pinned: false,
+        }
     }
 }
 
@@ -128,16 +141,6 @@ fn session_config(config: &Config) -> session::Config {
         loss_backoff: limited(defaults.loss_backoff),
         refusal_backoff: limited(defaults.refusal_backoff),
         ..defaults
-    }
-}
-
-/// What holds for a device that the configuration does not list.
-pub(crate) fn unlisted_device(identity: Identity) -> DeviceRecord {
-    DeviceRecord {
-        identity,
-        custody: Custody::default(),
-        method_policy: MethodPolicy::default(),
-        is_pinned: false,
     }
 }
 

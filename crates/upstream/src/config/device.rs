@@ -30,9 +30,10 @@ pub struct DeviceConfig {
     /// refuses that one it goes over to the other, so keys can be changed one after the other without a gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secondary_key: Option<KeySource>,
-    /// Who keeps a cloud-to-device message until the device has settled it: `"hub"`. Default `"hub"`.
-    #[serde(default)]
-    pub custody: Custody,
+    /// Who keeps a cloud-to-device message until the device has settled it: `"gateway"`, which needs a store with a disk,
+    /// or `"hub"`. Default `"gateway"` with a disk, `"hub"` without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub custody: Option<Custody>,
     /// What becomes of a direct method while the device cannot answer: `"fail-fast"`, `"hold"`, or `{ answer = 503 }`.
     /// Default `"fail-fast"`.
     #[serde(default)]
@@ -76,7 +77,7 @@ impl DeviceConfig {
             credential: Credential::Delegated,
             key: Some(key),
             secondary_key: None,
-            custody: Custody::default(),
+            custody: None,
             methods: MethodPolicy::default(),
             pinned: false,
         }
@@ -92,7 +93,7 @@ impl DeviceConfig {
             credential: Credential::PassThrough,
             key: None,
             secondary_key: None,
-            custody: Custody::default(),
+            custody: None,
             methods: MethodPolicy::default(),
             pinned: false,
         }

@@ -1,11 +1,11 @@
 //! Down: direct methods and cloud-to-device messages.
 
-use std::time::Instant;
+use std::{sync::atomic::Ordering, time::Instant};
 
 use bytes::Bytes;
-use iothub::{MethodRequest, MethodResponse, topic::ParseTopicError};
+use iothub::{AckRequest, CloudMessage, MethodRequest, MethodResponse, topic::ParseTopicError};
 use session::Receipt;
-use store::{Arrival, ConnectionEpoch, MethodRequestId, StoreError};
+use store::{Arrival, ConnectionEpoch, Custody, MethodRequestId, StoreError};
 
 use super::{Driver, Phase, in_flight::Origin, presence};
 use crate::{
@@ -85,7 +85,24 @@ impl Driver {
         }
     }
 
-    fn acknowledge(&mut self, receipt: Receipt) {
+    /// Says, once, what a sender's feedback means in custody `gateway`.
+    pub(super) fn warn_of_feedback(&self, message: &CloudMessage) {
+        if self.record.custody == Custody::Gateway
+            && message.ack != AckRequest::None
+            && !self
+                .node
+                .has_warned_of_feedback
+                .swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                device = %self.identity,
+                "a message asks for feedback: \"Success\" says that the gateway has it, not the device; custody = \"hub\" \
+                 changes that, device by device"
+            );
+        }
+    }
+
+    pub(super) fn acknowledge(&mut self, receipt: Receipt) {
         if let Err(error) = self.session.acknowledge(receipt, now()) {
             // Whoever has settled hears of it when the connection's messages are withdrawn.
             tracing::debug!(device = %self.identity, %error, "a message was settled too late");

@@ -95,7 +95,7 @@ impl Driver {
         self.credential.accepted(now());
         self.token_ends.in_use = self.token_ends.shown;
         self.in_flight.on_connected();
-        self.held = Held::on(ConnectionEpoch(epoch.0));
+        self.held = Held::on(ConnectionEpoch(epoch.0), self.record.custody);
         self.read_at = now();
     }
 
@@ -156,9 +156,12 @@ impl Driver {
         if self.phase == Phase::GivingBack {
             self.phase = Phase::Open;
         }
-        self.held = Held::on(connection);
+        self.held = Held::on(connection, self.record.custody);
         self.unwritten = Vec::new();
         self.calls.close_all();
+        if is_end_by_hub(reason) {
+            self.suspect_what_was_in_flight().await?;
+        }
         self.desk.withdraw(connection).await?;
         let cell = self.desired.on_stale();
         self.desk.show_desired(cell, self.connection()).await
@@ -177,6 +180,23 @@ const fn is_orderly(reason: LossReason) -> bool {
         | LossReason::SubscriptionRefused
         | LossReason::Protocol(_)
         | LossReason::CredentialsTooLong => false,
+    }
+}
+
+/// Whether the hub may have ended the connection for what it was sent. A line that has gone silent says nothing of it.
+const fn is_end_by_hub(reason: LossReason) -> bool {
+    match reason {
+        // A socket that the hub closes with bytes in it unread ends with an error.
+        LossReason::ClosedByHub | LossReason::Socket => true,
+        LossReason::ConnackTimeout
+        | LossReason::PingTimeout
+        | LossReason::AckTimeout
+        | LossReason::SubscriptionRefused
+        | LossReason::Protocol(_)
+        | LossReason::CredentialsTooLong
+        | LossReason::Renewed
+        | LossReason::Reconnected
+        | LossReason::Closed => false,
     }
 }
 

@@ -11,8 +11,13 @@
 //!
 //! Nothing here survives the connection: the hub offers again whatever it got no PUBACK for.
 //!
-//! That is custody `hub`. Custody `gateway` needs a store that survives a restart; while there is none the configuration
-//! refuses it, and every message is tied to its connection.
+//! That is custody `hub`. In custody `gateway` a message is not tied to its connection, and settled towards the hub as soon as
+//! the inbox has it, which is to say on its disk:
+//!
+//! ```text
+//!            room in the inbox, flushed          the session sends its PUBACK
+//!  Waiting --------------------------> Settled ------------------------------> gone
+//! ```
 
 use std::{
     collections::VecDeque,
@@ -23,11 +28,12 @@ use std::{
 };
 
 use iothub::{CloudMessage, Timestamp};
-use store::{Arrival, ArrivalId, ConnectionEpoch, Settlement, Ticket, TicketLost};
+use store::{Arrival, ArrivalId, ConnectionEpoch, Custody, Settlement, Ticket, TicketLost};
 
 /// The messages of one connection in the order of arrival. `R` is the session's receipt.
 pub(super) struct Held<R> {
     connection: ConnectionEpoch,
+    custody: Custody,
     next_number: u64,
     messages: VecDeque<Message<R>>,
 }
@@ -41,7 +47,10 @@ struct Message<R> {
 }
 
 enum State {
-    Waiting(Arc<CloudMessage>),
+    Waiting {
+        content: Arc<CloudMessage>,
+        expires_at: Option<Timestamp>,
+    },
     Offered(Ticket<Settlement>),
     Settled {
         is_concluded: bool,
@@ -53,9 +62,10 @@ enum State {
 
 impl<R: Copy + PartialEq> Held<R> {
     /// Nothing, on this connection.
-    pub(super) const fn on(connection: ConnectionEpoch) -> Self {
+    pub(super) const fn on(connection: ConnectionEpoch, custody: Custody) -> Self {
         Self {
             connection,
+            custody,
             next_number: 0,
             messages: VecDeque::new(),
         }
@@ -80,7 +90,17 @@ impl<R: Copy + PartialEq> Held<R> {
         wall: Timestamp,
     ) {
         let until_expiry = message.expires_at().map(|at| at.saturating_since(wall));
-        let is_expired = until_expiry.is_some_and(|left| left.is_zero());
+        let (expires_at, is_expired) = match self.custody {
+            Custody::Hub => (
+                message.expires_at(),
+                until_expiry.is_some_and(|left| left.is_zero()),
+            ),
+            // What has expired is for the inbox to say, which keeps it as a dead letter.
+            Custody::Gateway => {
+                let otherwise = || wall.saturating_add(LIFE_WITHOUT_EXPIRY);
+                (Some(message.expires_at().unwrap_or_else(otherwise)), false)
+            }
+        };
         let id = self.next_id();
         self.messages.push_back(Message {
             id,
@@ -89,7 +109,10 @@ impl<R: Copy + PartialEq> Held<R> {
             state: if is_expired {
                 State::Expired
             } else {
-                State::Waiting(Arc::new(message))
+                State::Waiting {
+                    content: Arc::new(message),
+                    expires_at,
+                }
             },
         });
     }
@@ -103,22 +126,33 @@ impl<R: Copy + PartialEq> Held<R> {
         self.messages
             .iter()
             .find_map(|message| match &message.state {
-                State::Waiting(content) => Some((
+                State::Waiting {
+                    content,
+                    expires_at,
+                } => Some((
                     message.id,
                     Arrival::Message {
                         message: Arc::clone(content),
-                        expires_at: content.expires_at(),
-                        is_tied: true,
+                        expires_at: *expires_at,
+                        is_tied: self.custody == Custody::Hub,
                     },
                 )),
                 State::Offered(_) | State::Settled { .. } | State::Lost | State::Expired => None,
             })
     }
 
-    /// The message is in the inbox.
-    pub(super) fn offered(&mut self, id: ArrivalId, ticket: Ticket<Settlement>) {
-        if let Some(message) = self.messages.iter_mut().find(|message| message.id == id) {
-            message.state = State::Offered(ticket);
+    /// The message is in the inbox. Gives the receipt if the session is to acknowledge it.
+    pub(super) fn offered(&mut self, id: ArrivalId, ticket: Ticket<Settlement>) -> Option<R> {
+        let message = self.messages.iter_mut().find(|message| message.id == id)?;
+        match self.custody {
+            Custody::Hub => {
+                message.state = State::Offered(ticket);
+                None
+            }
+            Custody::Gateway => {
+                message.state = State::Settled { is_concluded: true };
+                Some(message.receipt)
+            }
         }
     }
 
@@ -160,7 +194,7 @@ impl<R: Copy + PartialEq> Held<R> {
                 is_concluded: false,
             } => Some(message.id),
             State::Settled { is_concluded: true }
-            | State::Waiting(_)
+            | State::Waiting { .. }
             | State::Offered(_)
             | State::Lost
             | State::Expired => None,
@@ -177,7 +211,7 @@ impl<R: Copy + PartialEq> Held<R> {
                     Some(message.id)
                 }
                 State::Settled { .. }
-                | State::Waiting(_)
+                | State::Waiting { .. }
                 | State::Offered(_)
                 | State::Lost
                 | State::Expired => None,
@@ -189,13 +223,13 @@ impl<R: Copy + PartialEq> Held<R> {
         !self
             .messages
             .iter()
-            .any(|message| matches!(message.state, State::Waiting(_)))
+            .any(|message| matches!(message.state, State::Waiting { .. }))
     }
 
     /// When the first message has been held for as long as it may be.
     pub(super) fn until(&self) -> Option<Instant> {
         let is_unsettled = |message: &&Message<R>| match message.state {
-            State::Waiting(_) | State::Offered(_) | State::Expired => true,
+            State::Waiting { .. } | State::Offered(_) | State::Expired => true,
             State::Settled { .. } | State::Lost => false,
         };
         let unsettled = self.messages.iter().filter(is_unsettled);
@@ -210,6 +244,10 @@ const MOST_OFFERED: usize = 10;
 /// How long a message is held without being settled, so that a device that has gone for good does not keep the hub
 /// from counting deliveries and dead-lettering.
 const LONGEST: Duration = Duration::from_secs(600);
+
+/// How long a message in the gateway's custody lives that names no expiry. IoT Hub's own default
+/// (`defaultTtlAsIso8601`, "Understand cloud-to-device messaging").
+const LIFE_WITHOUT_EXPIRY: Duration = Duration::from_secs(3600);
 
 /// How long a message is held at least. One that is expired on arrival, be it by this node's clock alone, comes again with
 /// the next connection: without this, connections would follow each other as fast as they can be made, and no device
@@ -238,14 +276,14 @@ mod tests {
         let mut resolvers = Vec::new();
         while let Some((id, _)) = held.next_to_offer() {
             let (resolver, ticket) = ticket();
-            held.offered(id, ticket);
+            assert_eq!(held.offered(id, ticket), None);
             resolvers.push(resolver);
         }
         resolvers
     }
 
     fn holding(count: u32, now: Instant) -> Held<u32> {
-        let mut held = Held::on(CONNECTION);
+        let mut held = Held::on(CONNECTION, Custody::Hub);
         (0..count).for_each(|receipt| held.arrived(receipt, message(None), now, WALL));
         held
     }
@@ -296,7 +334,7 @@ mod tests {
             (Some(180), 180),
             (Some(1), 5),
         ] {
-            let mut held = Held::on(CONNECTION);
+            let mut held = Held::on(CONNECTION, Custody::Hub);
             let expiry = expires_in.map(|after| WALL.saturating_add(seconds(after)));
             held.arrived(1_u32, message(expiry), now, WALL);
             assert_eq!(held.until(), Some(now + seconds(held_for)));
@@ -307,7 +345,7 @@ mod tests {
     #[test]
     fn what_comes_too_late_is_not_offered_and_holds_nothing_up() {
         let now = Instant::now();
-        let mut held = Held::on(CONNECTION);
+        let mut held = Held::on(CONNECTION, Custody::Hub);
         held.arrived(1_u32, message(Some(WALL)), now, WALL);
         assert!(held.next_to_offer().is_none());
         assert!(held.is_all_offered());
@@ -315,6 +353,35 @@ mod tests {
 
         held.arrived(2, message(None), now, WALL);
         assert_eq!(offer(&mut held).len(), 1);
+    }
+
+    #[test]
+    fn in_the_gateways_custody_the_hub_is_told_when_the_inbox_has_it() {
+        let now = Instant::now();
+        let seconds = |after| WALL.saturating_add(Duration::from_secs(after));
+        let mut held = Held::on(CONNECTION, Custody::Gateway);
+        for (receipt, expiry, expected) in [
+            (1_u32, None, seconds(3600)),
+            (2, Some(seconds(7200)), seconds(7200)),
+            (3, Some(WALL), WALL),
+        ] {
+            held.arrived(receipt, message(expiry), now, WALL);
+            let (id, arrival) = held.next_to_offer().expect("it waits");
+            let Arrival::Message {
+                expires_at,
+                is_tied,
+                ..
+            } = arrival
+            else {
+                panic!("{arrival:?}");
+            };
+            assert_eq!((expires_at, is_tied), (Some(expected), false));
+            let (_resolver, ticket) = ticket();
+            assert_eq!(held.offered(id, ticket), Some(receipt));
+            assert_eq!(held.next_to_conclude(), None);
+            assert_eq!(held.until(), None);
+            assert_eq!(held.acknowledged(receipt), None);
+        }
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Desk {
         Ok(Lanes(insist!(outbox.open(lease, &self.identity))?))
     }
 
-    /// Puts an arrival into the inbox; `None` if the inbox is full.
+    /// Puts an arrival into the inbox; `None` if there is no room for it, in the inbox or on its disk.
     pub(super) async fn append(
         &self,
         id: ArrivalId,
@@ -76,7 +76,7 @@ impl Desk {
         );
         match appended {
             Ok(ticket) => Ok(Some(ticket)),
-            Err(AppendError::Full) => Ok(None),
+            Err(AppendError::Full | AppendError::Store(StoreError::StorageFull)) => Ok(None),
             Err(AppendError::Store(error)) => Err(error),
         }
     }

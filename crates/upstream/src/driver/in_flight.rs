@@ -91,6 +91,36 @@ impl InFlight {
         self.take(|work| work.deadline.is_some() && !work.may_have_arrived)
     }
 
+    /// Takes out what the twin and the telemetry lane have there.
+    pub(super) fn take_sendable(&mut self) -> Option<(WorkId, Work)> {
+        self.take(Work::is_sendable)
+    }
+
+    /// Stored entries that the hub may have seen.
+    pub(super) fn stored_and_seen(&self) -> impl Iterator<Item = EntryId> {
+        let seen = self
+            .works
+            .iter()
+            .filter(|work| work.is_durable() && work.may_have_arrived);
+        seen.filter_map(|work| match work.origin {
+            Origin::Entry {
+                id,
+                lane: Lane::Twin | Lane::Telemetry,
+            } => Some(id),
+            Origin::Entry {
+                lane: Lane::Answers,
+                ..
+            }
+            | Origin::OwnRead
+            | Origin::OwnAnswer => None,
+        })
+    }
+
+    /// Whether the twin or the telemetry lane has something there.
+    pub(super) fn has_sendable(&self) -> bool {
+        self.works.iter().any(Work::is_sendable)
+    }
+
     /// The earliest deadline.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.works.iter().filter_map(|work| work.deadline).min()
@@ -130,6 +160,22 @@ impl Work {
     /// Whether it is kept until it is done, however long that takes.
     pub(super) const fn is_durable(&self) -> bool {
         self.deadline.is_none()
+    }
+
+    /// Whether it is an entry that can go to the hub on any connection.
+    fn is_sendable(&self) -> bool {
+        match self.origin {
+            Origin::Entry {
+                lane: Lane::Twin | Lane::Telemetry,
+                ..
+            } => true,
+            Origin::Entry {
+                lane: Lane::Answers,
+                ..
+            }
+            | Origin::OwnRead
+            | Origin::OwnAnswer => false,
+        }
     }
 
     /// What to say of it if it ends without the hub's word, because of `cause` if it was never sent.

@@ -18,24 +18,44 @@ impl Driver {
         self.look_at = now + LOOK_AGAIN;
         let mut is_any = false;
         for lane in Lane::ALL {
-            let room = self.room(lane);
-            if room == 0 {
-                continue;
-            }
-            for entry in self.lanes.take(lane, room).await? {
-                is_any = true;
-                self.begin(lane, &entry, now).await?;
-            }
+            is_any |= self.take_from(lane, now).await?;
         }
         if is_any {
             self.last_work = now;
             if self.session.epoch().is_none() && self.in_flight.has_waiting_client() {
                 self.link.hurry();
             }
+        } else if self.suspicion.is_any() {
+            if self.in_flight.has_sendable() {
+                self.paused_until = Some(now + PAUSE_FOR_SUSPECTS);
+            } else {
+                // The store has none of them any more.
+                self.suspicion.is_all_over();
+            }
         } else if Lane::ALL.iter().any(|lane| self.room(*lane) == 0) {
             self.paused_until = Some(now + PAUSE_FOR_ROOM);
         }
         Ok(())
+    }
+
+    /// Takes as much of a lane as the session has room for, and goes on while it has: stored patches that are joined take
+    /// no room. Says whether there was any.
+    async fn take_from(&mut self, lane: Lane, now: Instant) -> Result<bool, StoreError> {
+        let mut is_any = false;
+        loop {
+            let room = self.room(lane);
+            if room == 0 {
+                return Ok(is_any);
+            }
+            let entries = self.lanes.take(lane, room).await?;
+            for entry in &entries {
+                self.begin(lane, entry, now).await?;
+            }
+            is_any |= !entries.is_empty();
+            if entries.len() < room {
+                return Ok(is_any);
+            }
+        }
     }
 
     pub(super) async fn begin(
@@ -73,6 +93,10 @@ impl Driver {
         let taken = match &entry.work {
             Work::Telemetry(message) => session.publish(id, message, now),
             Work::TwinRead => session.twin_get(id, now),
+            // One that was sent before goes alone, for it may be why the connection ended.
+            Work::ReportedPatch(patch) if deadline.is_none() && entry.attempts == 0 => {
+                session.patch_reported_jointly(id, patch, now)
+            }
             Work::ReportedPatch(patch) => session.patch_reported(id, patch, now),
             Work::MethodAnswer { request, response } => {
                 self.calls.close(request);
@@ -107,6 +131,7 @@ impl Driver {
             Origin::Entry { id, lane } => {
                 // The session lingers from the answer on, not from the question.
                 self.last_work = now();
+                self.suspicion.is_over(id);
                 let meters = self.node.meters.lane(lane);
                 meters.done.increment(1);
                 meters
@@ -150,10 +175,43 @@ impl Driver {
         match work.origin {
             Origin::Entry { id, lane } => {
                 self.node.meters.lane(lane).failed.increment(1);
+                if failure.is_final() {
+                    self.suspicion.is_over(id);
+                }
                 self.lanes.settle(id, Err(failure)).await
             }
             Origin::OwnRead | Origin::OwnAnswer => Ok(()),
         }
+    }
+
+    /// The hub has closed the connection, maybe for what it was sent. As soon as there is a suspect, everything goes back
+    /// to the store, to be taken again one at a time; a suspect that was alone is a dead letter.
+    pub(super) async fn suspect_what_was_in_flight(&mut self) -> Result<(), StoreError> {
+        for entry in self.in_flight.stored_and_seen() {
+            self.suspicion.was_in_flight(entry);
+        }
+        if !self.suspicion.is_any() {
+            return Ok(());
+        }
+        while let Some((id, work)) = self.in_flight.take_sendable() {
+            self.session.cancel(id, now());
+            let failure = match work.origin {
+                Origin::Entry { id, .. } if self.suspicion.is_confirmed(id) => {
+                    tracing::error!(
+                        device = %self.identity,
+                        entry = id.0,
+                        "the hub closes the connection whenever this message is sent: it is a dead letter"
+                    );
+                    Failure::HubClosedOnPublish
+                }
+                Origin::Entry { .. } | Origin::OwnRead | Origin::OwnAnswer => {
+                    work.failure(Failure::HubUnavailable)
+                }
+            };
+            self.fail(&work, failure).await?;
+        }
+        self.paused_until = None;
+        Ok(())
     }
 
     /// The node stops: says so to whoever waits for what the session has not taken.
@@ -180,3 +238,6 @@ impl Driver {
 /// store does not know: to the gateway's own reads and answers, and to entries that failed at their deadline while the
 /// hub has still not acknowledged them.
 const PAUSE_FOR_ROOM: Duration = Duration::from_millis(10);
+
+/// The same while entries are sent one at a time: the hub's word ends it, and who waits for another lane waits so long.
+const PAUSE_FOR_SUSPECTS: Duration = Duration::from_millis(250);

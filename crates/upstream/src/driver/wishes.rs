@@ -6,7 +6,7 @@ use session::Subscriptions;
 use store::{Failure, Lane, Need, StoreError};
 
 use super::{
-    Driver, LOOK_AGAIN, Phase,
+    Driver, LOOK_AGAIN, Outlook, Phase,
     presence::{self, Span},
 };
 use crate::node::now;
@@ -92,7 +92,10 @@ impl Driver {
 
     /// Since when nobody has needed the session, if nobody does.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        if self.record.is_pinned || self.in_flight.has_entries() || !self.calls.is_empty() {
+        // A backlog that cannot go out at present is no reason to keep a place from a device whose work may.
+        let waits_in_vain = self.outlook != Outlook::Good && !self.has_waiting_client();
+        let is_busy = self.in_flight.has_entries() && !waits_in_vain;
+        if self.record.is_pinned || is_busy || !self.calls.is_empty() {
             return None;
         }
         match self.current_needs.session {
@@ -175,10 +178,15 @@ impl Driver {
 
     pub(super) fn room(&self, lane: Lane) -> usize {
         let room = self.session.room();
+        let one_at_a_time = |room: usize| match self.suspicion.is_any() {
+            true if self.in_flight.has_sendable() => 0,
+            true => room.min(1),
+            false => room,
+        };
         match lane {
             Lane::Answers => room.answers,
-            Lane::Twin => room.twin,
-            Lane::Telemetry => room.telemetry,
+            Lane::Twin => one_at_a_time(room.twin),
+            Lane::Telemetry => one_at_a_time(room.telemetry),
         }
     }
 }

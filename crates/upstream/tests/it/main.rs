@@ -12,6 +12,7 @@ mod hub;
 mod key_rotation;
 mod rig;
 
+mod backlog;
 mod checked;
 mod connection;
 mod desired;

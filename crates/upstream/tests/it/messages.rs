@@ -1,4 +1,4 @@
-//! Cloud-to-device messages stay the hub's until the device has settled them.
+//! Cloud-to-device messages stay the hub's until the device has settled them, or until the gateway has them on its disk.
 
 use store::{Conclusion, SessionState, SettleError, Settlement};
 
@@ -111,4 +111,27 @@ async fn what_cannot_be_read_is_acknowledged_in_its_turn() {
     for id in 1..=3 {
         assert_eq!(connection.next_work().await, Packet::Puback(id));
     }
+}
+
+#[tokio::test]
+async fn in_the_gateways_custody_the_puback_follows_the_disk_and_the_device_has_time() {
+    let mut rig = Rig::durable().await;
+    let demand = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    for (packet_id, payload) in [(1, "one"), (2, "two")] {
+        connection.deliver(payload, packet_id).await;
+        assert_eq!(connection.next_work().await, Packet::Puback(packet_id));
+    }
+    drop(demand);
+    // The hub has forgotten them; the gateway has not.
+    rig.restart().await;
+    drop(connection);
+    let messages = rig.messages(2).await;
+    assert_eq!(messages[0].message.payload, "one");
+    let arrived = messages[0].arrived_at;
+    let life = messages[0].expires_at.unwrap().saturating_since(arrived);
+    assert!(life.as_secs().abs_diff(3600) <= 1, "{life:?}");
+    let ticket = rig.settle(&messages[0], Settlement::Complete).await;
+    assert_eq!(soon(ticket.unwrap()).await, Ok(Conclusion::Gateway));
+    assert_eq!(rig.messages(1).await[0].message.payload, "two");
 }

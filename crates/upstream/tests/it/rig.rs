@@ -11,9 +11,10 @@ use std::{
 
 use iothub::{Identity, Telemetry, Timestamp, sas::Key};
 use store::{
-    Conclusion, Demand, InboxView, MessageEntry, MethodEntry, Needs, NodeId, Outcome, SessionState,
-    SettleError, Settlement, Status, Store, Submission, SubmissionId, Survival, Ticket, Verdict,
-    Work,
+    Conclusion, Demand, InboxView, MessageEntry, MethodEntry, Needs, NodeId, Outcome, ReceiptState,
+    SessionState, SettleError, Settlement, Status, Store, Submission, SubmissionId, Survival,
+    Ticket, Verdict, Work,
+    embedded::{Keeper, OpenError},
 };
 use tempfile::TempDir;
 use tokio::time::Instant;
@@ -30,7 +31,10 @@ pub(crate) struct Rig {
     pub(crate) store: Store,
     pub(crate) hub: Arc<Hub>,
     pub(crate) upstream: Option<Upstream>,
-    _folder: TempDir,
+    config: Config,
+    /// The disk of the store, if it has one.
+    keeper: Option<Keeper>,
+    folder: TempDir,
 }
 
 impl Rig {
@@ -40,6 +44,19 @@ impl Rig {
 
     /// With a change of the configuration.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start(change, Disk::No).await
+    }
+
+    /// With a store on a disk.
+    pub(crate) async fn durable() -> Self {
+        Self::durable_with(|_| {}).await
+    }
+
+    pub(crate) async fn durable_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start(change, Disk::Yes).await
+    }
+
+    async fn start(change: impl FnOnce(&mut Config), disk: Disk) -> Self {
         leaks::record();
         leaks::mark_key("key of dev1", KEY);
         let folder = tempfile::tempdir().unwrap();
@@ -59,27 +76,65 @@ impl Rig {
             ..Config::default()
         };
         change(&mut config);
-        let store = store::memory::open(store::memory::Config::default()).unwrap();
-        let upstream = Upstream::start(config, store.clone(), NodeId::new("a")).await;
+        let (store, keeper) = open(&folder, disk).unwrap();
+        let upstream = Upstream::start(config.clone(), store.clone(), NodeId::new("a")).await;
         Self {
             store,
             hub: Arc::new(hub),
             upstream: Some(upstream.unwrap()),
-            _folder: folder,
+            config,
+            keeper,
+            folder,
         }
     }
 
+    /// Ends the sessions without a word, and starts again on what the disk has.
+    pub(crate) async fn restart(&mut self) {
+        (self.upstream, self.keeper) = (None, None);
+        (self.store, _) = open(&self.folder, Disk::No).unwrap();
+        // The tasks of the last life have the folder until they have ended.
+        (self.store, self.keeper) = soon(async {
+            loop {
+                match open(&self.folder, Disk::Yes) {
+                    Ok(opened) => return opened,
+                    Err(OpenError::InUse(_)) => tokio::task::yield_now().await,
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        })
+        .await;
+        let config = self.config.clone();
+        let upstream = Upstream::start(config, self.store.clone(), NodeId::new("a")).await;
+        self.upstream = Some(upstream.unwrap());
+    }
+
+    /// Submits what is to survive.
+    pub(crate) async fn store(&self, work: Work) -> (SubmissionId, Ticket<Outcome>) {
+        self.submit_as(work, Survival::Durable).await
+    }
+
+    pub(crate) async fn receipt(&self, id: SubmissionId) -> ReceiptState {
+        let receipt = self.store.registry.receipt(&dev1(), id).await.unwrap();
+        receipt.expect("it was stored").state
+    }
+
     pub(crate) async fn submit(&self, work: Work, wait: Duration) -> Ticket<Outcome> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let deadline = (Instant::now() + wait).into_std();
+        let (_, ticket) = self.submit_as(work, Survival::Ephemeral { deadline }).await;
+        ticket
+    }
+
+    async fn submit_as(&self, work: Work, survival: Survival) -> (SubmissionId, Ticket<Outcome>) {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = SubmissionId(NEXT.fetch_add(1, Ordering::Relaxed).into());
         let submission = Submission {
-            id: SubmissionId(NEXT.fetch_add(1, Ordering::Relaxed).into()),
+            id,
             identity: dev1(),
             work,
-            survival: Survival::Ephemeral { deadline },
+            survival,
             fingerprint: None,
         };
-        self.store.outbox.submit(submission).await.unwrap()
+        (id, self.store.outbox.submit(submission).await.unwrap())
     }
 
     pub(crate) async fn send(&self, payload: &'static str) -> Ticket<Outcome> {
@@ -169,6 +224,24 @@ impl Rig {
         })
         .await
     }
+}
+
+#[derive(Clone, Copy)]
+enum Disk {
+    Yes,
+    No,
+}
+
+fn open(folder: &TempDir, disk: Disk) -> Result<(Store, Option<Keeper>), OpenError> {
+    let memory = store::memory::Config::default();
+    Ok(match disk {
+        Disk::No => (store::memory::open(memory)?, None),
+        Disk::Yes => {
+            let disk = store::embedded::Config::new(folder.path().join("store"));
+            let opened = store::embedded::open(memory, &disk)?;
+            (opened.store, Some(opened.keeper))
+        }
+    })
 }
 
 /// A token for a resource, valid for so many seconds from now, or over since then.
