@@ -47,7 +47,9 @@ pub(super) async fn meet(
     };
     let is_http1 = request.version() <= Version::HTTP_11;
     let is_read = asked.is_read;
-    match outlook(&http, asked, size_of(request.body())) {
+    // What says that it is larger is refused unread, and costs no more than what is read.
+    let size = size_of(request.body()).min(http.limits.body_bytes);
+    match outlook(&http, asked, size) {
         Outlook::Handled(wait) => pause(&http, wait).await,
         Outlook::Refused(error, wait) => {
             pause(&http, wait).await;

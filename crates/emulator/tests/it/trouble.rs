@@ -182,3 +182,18 @@ async fn faults_are_there_from_the_start() {
         Ok(None)
     );
 }
+
+#[tokio::test]
+async fn a_body_that_is_too_large_costs_no_more_than_the_largest() {
+    let rig = Rig::start().await;
+    let body = vec![b' '; 2 * 1024 * 1024];
+    // The answer may come before the body is through.
+    let _ = rig
+        .cloud
+        .request(Method::PATCH, "/twins/dev1")
+        .body(body)
+        .send()
+        .await;
+    let usage = rig.emulator.with_hub(|hub, now| hub.usage(now));
+    assert_eq!(usage.messages_today, 1024 * 1024 / 4096);
+}

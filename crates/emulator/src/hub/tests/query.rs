@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::hub::query::Position;
 
 /// Three devices, `a` with two modules.
 fn rig() -> Rig {
@@ -215,6 +216,25 @@ fn pages_go_on_where_the_last_one_ended() {
     ] {
         let refused = rig.hub.query(query, 2, Some(token));
         assert_eq!(refused.unwrap_err().code, ErrorCode::ArgumentInvalid);
+    }
+}
+
+#[test]
+fn a_token_that_somebody_made_up_does_no_harm() {
+    let rig = rig();
+    for query in [
+        "SELECT * FROM devices",
+        "SELECT COUNT() FROM devices",
+        "SELECT TOP 2 deviceId FROM devices",
+    ] {
+        for after in ["", "a", "no id", "a/b", "/"] {
+            let position = Position {
+                given: u64::MAX,
+                after: after.to_owned(),
+            };
+            let page = rig.hub.query(query, 1, Some(&position.encode(query)));
+            assert!(page.is_ok(), "{query} after {after:?}");
+        }
     }
 }
 

@@ -305,3 +305,19 @@ fn without_a_tier_all_is_counted_and_nothing_refused() {
         })
     );
 }
+
+#[test]
+fn counters_end_where_numbers_do() {
+    let mut rig = Rig::new();
+    for _ in 0..2 {
+        rig.hub
+            .throttle(Operation::Methods, u64::MAX, rig.now)
+            .unwrap();
+        let sizes = std::iter::repeat_n(usize::MAX, 4097);
+        rig.hub.charge(sizes, rig.now).unwrap();
+    }
+    let usage = rig.hub.usage(rig.now);
+    assert_eq!(usage.messages_today, u64::MAX);
+    let methods = usage.throttles[Operation::Methods as usize];
+    assert_eq!(methods.passed, u64::MAX);
+}

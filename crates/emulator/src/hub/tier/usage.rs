@@ -111,7 +111,7 @@ impl Hub {
                 bucket.take(amount, LONGEST_WAIT, now.at)
             });
         let Ok(wait) = turn else {
-            throttle.refused += amount;
+            throttle.refused = throttle.refused.saturating_add(amount);
             // The text of a live hub, 2026.
             return Err(Error::new(
                 ErrorCode::ThrottlingBacklogTimeout,
@@ -121,8 +121,10 @@ impl Hub {
                 ),
             ));
         };
-        throttle.passed += amount;
-        throttle.delayed += if wait.is_zero() { 0 } else { amount };
+        throttle.passed = throttle.passed.saturating_add(amount);
+        if !wait.is_zero() {
+            throttle.delayed = throttle.delayed.saturating_add(amount);
+        }
         Ok(wait)
     }
 
@@ -144,7 +146,8 @@ impl Hub {
             .map(|bytes| (bytes as u64).div_ceil(meter).max(1))
             .fold(0, u64::saturating_add);
         let limit = usage.capacity.map_or(u64::MAX, Capacity::messages);
-        if usage.messages.saturating_add(messages) > limit {
+        let total = usage.messages.saturating_add(messages);
+        if total > limit {
             return Err(Error::new(
                 ErrorCode::IotHubQuotaExceeded,
                 format!(
@@ -153,7 +156,7 @@ impl Hub {
                 ),
             ));
         }
-        usage.messages += messages;
+        usage.messages = total;
         Ok(())
     }
 
