@@ -17,7 +17,7 @@ use crate::{
 use iothub::{DeviceId, sas::Token};
 
 /// What a device brings as proof.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Presented<'a> {
     /// Its token: the password of its CONNECT, or the header `Authorization`.
     pub token: Option<&'a str>,
