@@ -13,6 +13,7 @@ mod run;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
+    ops::Bound::{Excluded, Included, Unbounded},
     str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
@@ -322,14 +323,21 @@ impl Hub {
 impl Jobs {
     /// What jobs did to devices: job, device, and the row that a query sees, behind the key `after`.
     pub(super) fn rows(&self, after: &str) -> impl Iterator<Item = (String, Value)> {
-        let jobs = self.job_by_id.iter();
-        let rows = jobs.flat_map(|(id, job)| job.devices.iter().map(move |row| (id, job, row)));
-        let keyed =
-            rows.map(|(id, job, (device, row))| (format!("{id}/{device}"), job, id, device, row));
-        keyed
-            .skip_while(move |(key, ..)| !after.is_empty() && key.as_str() != after)
-            .skip(usize::from(!after.is_empty()))
-            .map(|(key, job, id, device, row)| (key, row.to_json(id, device, job)))
+        let last = after
+            .split_once('/')
+            .and_then(|(job, device)| Some((job.parse().ok()?, device.parse().ok()?)));
+        let first = last
+            .as_ref()
+            .map_or(Unbounded, |(job, _): &(JobId, DeviceId)| {
+                Included(job.clone())
+            });
+        let jobs = self.job_by_id.range((first, Unbounded));
+        jobs.flat_map(move |(id, job)| {
+            let of_this = last.as_ref().filter(|(job, _)| job == id);
+            let first = of_this.map_or(Unbounded, |(_, device)| Excluded(device.clone()));
+            let rows = job.devices.range((first, Unbounded));
+            rows.map(move |(device, row)| (format!("{id}/{device}"), row.to_json(id, device, job)))
+        })
     }
 
     /// Forgets the job that ended first; says whether there was one.

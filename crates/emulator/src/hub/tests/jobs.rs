@@ -332,6 +332,31 @@ fn ended_jobs_are_kept_for_thirty_days_and_a_thousand_at_most() {
 }
 
 #[test]
+fn a_query_over_jobs_goes_on_although_the_job_that_it_was_at_is_gone() {
+    let mut rig = Rig::new();
+    rig.add_device("dev2");
+    schedule(&mut rig, twin_job("a", "*"));
+    rig.wait(Duration::from_secs(24 * 3600));
+    schedule(&mut rig, twin_job("b", "*"));
+    rig.wait(Duration::from_secs(1));
+    let query = "SELECT jobId, deviceId FROM devices.jobs";
+    let first = rig.hub.query(query, 3, None).unwrap();
+    let row = |job, device| json!({"jobId": job, "deviceId": device});
+    assert_eq!(
+        first.items,
+        [row("a", "dev1"), row("a", "dev2"), row("b", "dev1")]
+    );
+    let second = rig.hub.query(query, 3, first.continuation.as_deref());
+    assert_eq!(second.unwrap().items, [row("b", "dev2")]);
+
+    let first = rig.hub.query(query, 1, None).unwrap();
+    rig.wait(Duration::from_secs(29 * 24 * 3600));
+    assert_eq!(job(&rig, "a")["status"], "unknown");
+    let second = rig.hub.query(query, 3, first.continuation.as_deref());
+    assert_eq!(second.unwrap().items, [row("b", "dev1"), row("b", "dev2")]);
+}
+
+#[test]
 fn jobs_are_listed_by_type_and_status_in_pages() {
     let mut rig = Rig::new();
     for id in ["a", "b", "c"] {
