@@ -12,6 +12,8 @@ use iothub::Timestamp;
 pub struct FileStore {
     file_by_name: BTreeMap<String, File>,
     bytes: usize,
+    /// Blocks of all files.
+    blocks: usize,
     writes: u64,
     most_in_file: usize,
     most_in_all: usize,
@@ -72,6 +74,7 @@ struct File {
     stored: Option<StoredFile>,
     /// Written and not yet part of the file.
     blocks: BTreeMap<String, Bytes>,
+    block_bytes: usize,
     /// Which write was the last.
     written: u64,
 }
@@ -81,6 +84,7 @@ impl FileStore {
         Self {
             file_by_name: BTreeMap::new(),
             bytes: 0,
+            blocks: 0,
             writes: 0,
             most_in_file,
             most_in_all,
@@ -113,7 +117,7 @@ impl FileStore {
             return Err(FileError::Exists);
         }
         self.remove(blob);
-        self.make_room(blob, content.len());
+        self.make_room(blob, content.len(), 0);
         let file = self.touch(blob);
         let info = FileInfo {
             blob: blob.to_owned(),
@@ -138,24 +142,22 @@ impl FileStore {
     /// The id cannot be used, or the blocks are too many or too large together.
     pub fn put_block(&mut self, blob: &str, id: &str, block: Bytes) -> Result<(), FileError> {
         check_id(id)?;
-        let (mut blocks, mut bytes) = (1, block.len());
-        if let Some(file) = self.file_by_name.get(blob) {
-            let others = file.blocks.iter().filter(|(other, _)| *other != id);
-            for (_, other) in others {
-                blocks += 1;
-                bytes += other.len();
-            }
-        }
-        if blocks > BLOCKS {
+        let file = self.file_by_name.get(blob);
+        let (blocks, bytes) = file.map_or((0, 0), |file| (file.blocks.len(), file.block_bytes));
+        let replaced = file.and_then(|file| file.blocks.get(id)).map(Bytes::len);
+        let (size, before) = (block.len(), replaced.unwrap_or(0));
+        if replaced.is_none() && blocks >= BLOCKS {
             return Err(FileError::TooManyBlocks);
         }
-        if bytes > self.most_in_file {
+        if bytes - before + size > self.most_in_file {
             return Err(FileError::TooLarge);
         }
-        self.make_room(blob, block.len());
-        self.bytes += block.len();
-        let replaced = self.touch(blob).blocks.insert(id.to_owned(), block);
-        self.bytes -= replaced.map_or(0, |block| block.len());
+        self.make_room(blob, size, 1);
+        let file = self.touch(blob);
+        file.block_bytes = file.block_bytes - before + size;
+        file.blocks.insert(id.to_owned(), block);
+        self.bytes = self.bytes - before + size;
+        self.blocks += usize::from(replaced.is_none());
         Ok(())
     }
 
@@ -199,6 +201,7 @@ impl FileStore {
             return false;
         };
         self.bytes -= file.bytes();
+        self.blocks -= file.blocks.len();
         file.stored.is_some()
     }
 
@@ -232,9 +235,13 @@ impl FileStore {
         file
     }
 
-    /// Drops files until `bytes` fit, the one that is written excepted.
-    fn make_room(&mut self, blob: &str, bytes: usize) {
-        while self.bytes + bytes > self.most_in_all || self.file_by_name.len() > FILES {
+    /// Drops files until `bytes` and `blocks` fit, the one that is written excepted.
+    fn make_room(&mut self, blob: &str, bytes: usize, blocks: usize) {
+        let files = usize::from(!self.file_by_name.contains_key(blob));
+        while self.bytes + bytes > self.most_in_all
+            || self.blocks + blocks > BLOCKS_IN_ALL
+            || self.file_by_name.len() + files > FILES
+        {
             let others = self.file_by_name.iter().filter(|(name, _)| *name != blob);
             let oldest = others.min_by_key(|(_, file)| file.written);
             let Some(oldest) = oldest.map(|(name, _)| name.clone()) else {
@@ -251,7 +258,7 @@ impl File {
             .stored
             .as_ref()
             .map_or(0, |stored| stored.content.len());
-        stored + self.blocks.values().map(Bytes::len).sum::<usize>()
+        stored + self.block_bytes
     }
 }
 
@@ -267,5 +274,7 @@ fn check_id(id: &str) -> Result<(), FileError> {
 
 /// Blocks of one file ("Put Block List").
 const BLOCKS: usize = 50_000;
+/// Blocks of all files: an empty one takes memory too.
+const BLOCKS_IN_ALL: usize = 2 * BLOCKS;
 /// Files that are kept.
 const FILES: usize = 10_000;

@@ -288,6 +288,41 @@ fn what_is_kept_is_bounded() {
     );
 }
 
+#[test]
+fn files_and_blocks_are_counted_even_if_they_are_empty() {
+    let mut rig = Rig::new();
+    let now = rig.now.utc;
+    let files = rig.hub.files_mut();
+    let id = |n: u32| base64(&n.to_be_bytes());
+    for file in ["a", "b"] {
+        for n in 0..50_000 {
+            files.put_block(file, &id(n), Bytes::new()).unwrap();
+        }
+        assert_eq!(
+            files.put_block(file, &id(50_000), Bytes::new()),
+            Err(FileError::TooManyBlocks)
+        );
+        assert_eq!(files.put_block(file, &id(7), Bytes::new()), Ok(()));
+    }
+    let is_there = |files: &mut FileStore, file| {
+        let list = [id(1)];
+        files.put_block_list(file, &list, None, true, now).is_ok()
+    };
+    files.put_block("c", &id(1), Bytes::new()).unwrap();
+    assert!(!is_there(files, "a"), "it made room for c");
+    assert!(is_there(files, "b") && is_there(files, "c"));
+
+    for n in 0..9_999 {
+        files
+            .put(&format!("f{n}"), Bytes::new(), None, false, now)
+            .unwrap();
+    }
+    assert_eq!(files.list().len(), 10_000, "without b");
+    files.put("f0", Bytes::new(), None, false, now).unwrap();
+    assert_eq!(files.list().len(), 10_000);
+    assert!(files.info("b").is_none() && files.info("c").is_some());
+}
+
 fn base64(bytes: &[u8]) -> String {
     use ::base64::{Engine as _, engine::general_purpose::STANDARD};
     STANDARD.encode(bytes)
