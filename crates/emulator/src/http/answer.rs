@@ -90,9 +90,16 @@ impl From<Error> for HttpError {
 }
 
 impl Envelope {
-    /// Methods: captures; the module: azure-iot-sdk-csharp's `ErrorPayload2`.
+    /// Methods: captures; the module: azure-iot-sdk-csharp's `ErrorPayload2`; a blob's name: the stub
+    /// service in the tests of Microsoft's next .NET SDK. Of other errors the form is not known.
     fn of(code: ErrorCode) -> Self {
-        if matches!(code, ErrorCode::DeviceNotOnline | ErrorCode::GatewayTimeout) {
+        let is_nested = matches!(
+            code,
+            ErrorCode::DeviceNotOnline
+                | ErrorCode::GatewayTimeout
+                | ErrorCode::InvalidStorageEndpointOrBlob
+        );
+        if is_nested {
             Self::Nested(code.number())
         } else if code == ErrorCode::ModuleAlreadyExistsOnDevice {
             Self::Coded(code.number())

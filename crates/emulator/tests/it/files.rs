@@ -271,6 +271,17 @@ async fn uploads_are_refused_with_the_hubs_codes() {
         let refused = files(body).await.unwrap();
         assert_eq!(refused.headers()["iothub-errorcode"], code);
     }
+    let refused = files(json!({"blobName": "a/../b"})).await.unwrap();
+    let body: Value = refused.json().await.unwrap();
+    let inner: Value = serde_json::from_str(body["Message"].as_str().unwrap()).unwrap();
+    assert_eq!(
+        (&inner["errorCode"], &inner["message"]),
+        (
+            &json!(400_020),
+            &json!("Storage endpoint or blob name is invalid")
+        ),
+        "as the stub service of Microsoft's next .NET SDK answers"
+    );
     let body = json!({"isSuccess": true});
     assert_eq!(
         notify(&rig, "notifications", body.clone()).await,
