@@ -1,14 +1,16 @@
 //! Queries over twins and jobs ("IoT Hub query language", "Queries for IoT Hub device and module twins", "Queries for IoT
 //! Hub jobs").
 //!
-//! `lexer` and `parser` read a query into what `syntax` has, `evaluate` finds out which rows it is about, `rows` shapes what
+//! `lexer`, `cursor` and `parser` read a query into what `syntax` has, `evaluate` finds out which rows it is about, `rows` shapes what
 //! comes out, `page` is where it goes on. A real hub looks into an index that is a second or two behind; here a query sees
 //! what is. What is not supported is refused with its name and place.
 
+mod cursor;
 mod evaluate;
 mod lexer;
 mod page;
 mod parser;
+mod relative;
 mod rows;
 mod syntax;
 
