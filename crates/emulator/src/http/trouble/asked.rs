@@ -42,7 +42,7 @@ impl Asked {
             ["devices", _, "messages", "devicebound"] => (Some(Api::Service), Some(CloudSends)),
             ["devices", _, "messages", ..] => (Some(Api::Device), None),
             ["devices", _, "files", ..] => (Some(Api::Device), Some(FileUploads)),
-            ["devices", "query"] => (Some(Api::Service), Some(Queries)),
+            ["devices", name] if is_query(method, name) => (Some(Api::Service), Some(Queries)),
             ["devices", _, "commands"] | ["messages", ..] => (Some(Api::Service), None),
             ["devices", ..] | ["statistics", ..] => (Some(Api::Service), Some(Registry)),
             ["twins", _, "methods"] | ["twins", _, "modules", _, "methods"] => {
@@ -56,7 +56,7 @@ impl Asked {
         };
         let (device, module) = match parts[..] {
             ["devices" | "twins", device, "modules", module, ..] => (Some(device), Some(module)),
-            ["devices", "query"] => (None, None),
+            ["devices", name] if is_query(method, name) => (None, None),
             ["devices" | "twins", device, ..] => (Some(device), None),
             _ => (None, None),
         };
@@ -69,6 +69,11 @@ impl Asked {
             is_read: matches!(operation, Some(Queries | TwinReads)),
         })
     }
+}
+
+/// A device may be called `query` as well; what is not posted there is about that one.
+fn is_query(method: &Method, name: &str) -> bool {
+    method == Method::POST && name.eq_ignore_ascii_case("query")
 }
 
 fn decoded(part: &str) -> String {
@@ -132,6 +137,20 @@ mod tests {
                 service,
                 Some(Operation::Queries),
                 "",
+            ),
+            (
+                Method::POST,
+                "/devices/Query",
+                service,
+                Some(Operation::Queries),
+                "",
+            ),
+            (
+                get.clone(),
+                "/devices/query",
+                service,
+                Some(Operation::Registry),
+                "query",
             ),
             (
                 get.clone(),
