@@ -51,6 +51,7 @@ use self::{access::Door, answer::HttpError};
 pub(crate) use self::{
     access::{Access, check_host},
     answer::{close_after_refusal, guid},
+    extract::{Unread, read_body},
     path::into_spelling,
 };
 use crate::{

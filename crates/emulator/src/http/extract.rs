@@ -1,7 +1,7 @@
 //! Parts of a request: bodies bounded in size and time, and errors in the hub's form.
 
 use axum::{
-    body::{Bytes, to_bytes},
+    body::{Body, Bytes, to_bytes},
     extract::{self, FromRequest, FromRequestParts, Request},
     http::{StatusCode, request::Parts},
 };
@@ -10,7 +10,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::timeout;
 
 use super::{Http, answer::HttpError};
-use crate::hub::Error;
+use crate::{Limits, hub::Error};
 
 /// The bytes of a body.
 pub(super) struct Payload(pub(super) Bytes);
@@ -37,25 +37,44 @@ impl FromRequest<Http> for Payload {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, http: &Http) -> Result<Self, HttpError> {
-        let limits = http.limits;
-        let read = to_bytes(request.into_body(), limits.body_bytes);
-        match timeout(limits.body, read).await {
-            Ok(Ok(bytes)) => Ok(Self(bytes)),
-            Ok(Err(_)) => Err(Error {
-                code: ErrorCode::MessageTooLarge,
-                message: format!(
-                    "The body was cut off, or is larger than {} bytes.",
-                    limits.body_bytes
-                ),
+        let read = read_body(request.into_body(), http.limits).await;
+        read.map(Self).map_err(|unread| {
+            let message = unread.to_string();
+            match unread {
+                Unread::TooLarge(_) => Error {
+                    code: ErrorCode::MessageTooLarge,
+                    message,
+                }
+                .into(),
+                Unread::TooSlow => {
+                    HttpError::new(StatusCode::REQUEST_TIMEOUT, "RequestTimeout", message)
+                }
             }
-            .into()),
-            Err(_) => Err(HttpError::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "RequestTimeout",
-                "The body did not come in time.",
-            )),
-        }
+        })
     }
+}
+
+/// Why there is no body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unread {
+    #[error("The body was cut off, or is larger than {0} bytes.")]
+    TooLarge(usize),
+    #[error("The body did not come in time.")]
+    TooSlow,
+}
+
+/// Reads a body, bounded in size and time.
+pub(crate) async fn read_body(body: Body, limits: Limits) -> Result<Bytes, Unread> {
+    let most = limits.body_bytes;
+    let read = timeout(limits.body, to_bytes(body, most)).await;
+    let bytes = read.map_err(|_| Unread::TooSlow)?;
+    bytes.map(compact).map_err(|_| Unread::TooLarge(most))
+}
+
+/// The same bytes in a place of their own. A body may be a slice of what was read from its connection at a time, hundreds of
+/// kilobytes, and who keeps the one keeps the other.
+pub(super) fn compact(bytes: Bytes) -> Bytes {
+    Bytes::copy_from_slice(&bytes)
 }
 
 impl<T: DeserializeOwned> FromRequest<Http> for JsonBody<T> {
@@ -114,5 +133,31 @@ impl<T: DeserializeOwned> FromRequestParts<Http> for Query<T> {
         query
             .map(|extract::Query(value)| Self(value))
             .map_err(|rejection| HttpError::invalid(rejection.body_text()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_keeps_nothing_else_alive() {
+        let read = Bytes::from(vec![0; 8192]);
+        let body = Body::from(read.slice(..10));
+        let body = read_body(body, Limits::default()).await.unwrap();
+        assert_eq!(body.len(), 10);
+        assert!(read.is_unique());
+    }
+
+    #[tokio::test]
+    async fn a_body_has_a_size() {
+        let limits = Limits {
+            body_bytes: 10,
+            ..Limits::default()
+        };
+        for (size, expected) in [(9, Ok(9)), (10, Ok(10)), (11, Err(Unread::TooLarge(10)))] {
+            let read = read_body(Body::from(vec![0; size]), limits).await;
+            assert_eq!(read.map(|bytes| bytes.len()), expected);
+        }
     }
 }

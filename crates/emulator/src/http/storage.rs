@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use super::{
     Http,
-    extract::{Path, Query},
+    extract::{Path, Query, compact},
     files::BYTES,
 };
 use crate::hub::{BlobToken, FileError, FileInfo};
@@ -53,7 +53,7 @@ pub(super) async fn write(
     let read = async {
         // Nobody closes it: it lasts as long as the router.
         let _place = http.uploads.acquire().await.ok()?;
-        to_bytes(body, most).await.ok()
+        to_bytes(body, most).await.map(compact).ok()
     };
     let content = match timeout(http.limits.body, read).await {
         Ok(Some(content)) => content,

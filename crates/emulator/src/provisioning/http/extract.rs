@@ -3,15 +3,15 @@
 use std::{fmt::Display, str::FromStr};
 
 use axum::{
-    body::{Bytes, to_bytes},
+    body::Bytes,
     extract::{FromRequest, Request},
     http::{HeaderMap, StatusCode, header::IF_MATCH},
 };
 use serde_json::Value;
-use tokio::time::timeout;
 
 use super::{Http, HttpError};
 use crate::{
+    http::{Unread, read_body},
     hub::IfMatch,
     provisioning::service::{Code, Error},
 };
@@ -26,20 +26,14 @@ impl FromRequest<Http> for Payload {
     type Rejection = HttpError;
 
     async fn from_request(request: Request, http: &Http) -> Result<Self, HttpError> {
-        let limits = http.limits;
-        let read = to_bytes(request.into_body(), limits.body_bytes);
-        match timeout(limits.body, read).await {
-            Ok(Ok(bytes)) => Ok(Self(bytes)),
-            Ok(Err(_)) => {
-                let most = limits.body_bytes;
-                let message = format!("The body was cut off, or is larger than {most} bytes.");
-                Err(Error::new(Code::TooLarge, message).into())
+        let read = read_body(request.into_body(), http.limits).await;
+        read.map(Self).map_err(|unread| {
+            let message = unread.to_string();
+            match unread {
+                Unread::TooLarge(_) => Error::new(Code::TooLarge, message).into(),
+                Unread::TooSlow => HttpError::other(StatusCode::REQUEST_TIMEOUT, message),
             }
-            Err(_) => Err(HttpError::other(
-                StatusCode::REQUEST_TIMEOUT,
-                "The body did not come in time.",
-            )),
-        }
+        })
     }
 }
 
