@@ -156,7 +156,10 @@ impl Hub {
             .registry
             .record_mut(&identity)
             .map_err(|_| CloseReason::IdentityDeleted)?;
-        let model_id: Option<Arc<str>> = username.model_id.map(Into::into);
+        // Embedded C's header: a model is announced with this api-version at least. They are dates, so they order as texts do.
+        let knows_models = username.api_version.as_deref() >= Some(FIRST_WITH_MODELS);
+        let model_id = username.model_id.filter(|_| knows_models);
+        let model_id: Option<Arc<str>> = model_id.map(Into::into);
         if let Some(model_id) = &model_id {
             record.twin.announce_model(model_id);
         }
@@ -220,4 +223,5 @@ pub(crate) fn silence(keep_alive_s: u16) -> Duration {
     }
 }
 
+const FIRST_WITH_MODELS: &str = "2020-09-30";
 const LONGEST_SILENCE: Duration = Duration::from_secs(1767);

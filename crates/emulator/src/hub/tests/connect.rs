@@ -313,3 +313,26 @@ fn the_plus_form_of_embedded_c_is_a_subscription_to_messages() {
     );
     assert_eq!(got.len(), 2, "{got:?}");
 }
+
+#[test]
+fn a_model_is_announced_from_api_version_2020_09_30_on() {
+    for (api_version, expected) in [
+        ("", ""),
+        ("api-version=2020-09-29&", ""),
+        ("api-version=2020-09-30&", "dtmi:com:example:Thermostat;1"),
+        ("api-version=2021-04-12&", "dtmi:com:example:Thermostat;1"),
+    ] {
+        let mut rig = Rig::new();
+        let model = "model-id=dtmi%3Acom%3Aexample%3AThermostat%3B1";
+        let (id, _) = rig.say(&Hello {
+            username: format!("{HUB}/dev1/?{api_version}{model}"),
+            ..Hello::dev1()
+        });
+        let twin = rig.hub.twin(&whom("dev1")).unwrap();
+        assert_eq!(twin["modelId"], expected, "{api_version}");
+        rig.send(id, &publish(EVENTS, b"", None));
+        let record = &rig.hub.telemetry(1, 1).records[0];
+        let stamped = record.model_id.as_deref().unwrap_or_default();
+        assert_eq!(stamped, expected, "dt-dataschema, {api_version}");
+    }
+}
