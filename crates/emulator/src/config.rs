@@ -1,6 +1,11 @@
 //! What an emulator is started with.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use iothub::DeviceId;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -26,6 +31,8 @@ pub struct Config {
     pub mqtt: SocketAddr,
     /// Where the REST API is. Port 0 takes a free one; a real hub has 443.
     pub https: SocketAddr,
+    /// Where both listeners move, with their ports, when the fault `fail-over` asks for it; until then nobody listens there.
+    pub other_address: Option<IpAddr>,
     /// Certificate and key of both listeners.
     pub tls: Tls,
     /// Names and addresses by which the REST API may be asked for, without port, beside the hub's name. Another `Host` is
@@ -84,6 +91,7 @@ impl Config {
             authorities: Vec::new(),
             mqtt: SocketAddr::from(([127, 0, 0, 1], 0)),
             https: SocketAddr::from(([127, 0, 0, 1], 0)),
+            other_address: None,
             tls,
             allowed_hosts: ["localhost", "127.0.0.1", "[::1]"]
                 .map(str::to_owned)

@@ -3,13 +3,16 @@
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use iothub::{DeviceId, HubName};
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::Semaphore,
+};
 
 use crate::{
     Config, http,
-    hub::{Error, Hub, Now, Random},
+    hub::{self, Error, Hub, Now, Random},
     life::Life,
-    listen::{self, Accepted, Listener},
+    listen::{self, Listener, Moves},
     mqtt,
     provisioning::{self, service::GroupId},
     shell::Shell,
@@ -112,8 +115,20 @@ impl Emulator {
         let https_tls = tls::acceptor(&config.tls, &[b"h2", b"http/1.1"])?;
         let (mqtt, mqtt_address) = bind("MQTT", config.mqtt).await?;
         let (https, https_address) = bind("HTTPS", config.https).await?;
+        let other = |what, taken: SocketAddr| {
+            config
+                .other_address
+                .map(|address| reserve(what, SocketAddr::new(address, taken.port())))
+                .transpose()
+        };
+        let mqtt_other = other("MQTT", mqtt_address)?;
+        let https_other = other("HTTPS", https_address)?;
         let hub_name = config.hub.name.clone();
-        let mut hub = Hub::new(config.hub, Random::system());
+        let rules = hub::Config {
+            has_other_address: config.other_address.is_some(),
+            ..config.hub
+        };
+        let mut hub = Hub::new(rules, Random::system());
         for certificate in &config.authorities {
             hub.authorities_mut().add(certificate)?;
         }
@@ -153,28 +168,34 @@ impl Emulator {
         );
         let router = http::router(Arc::clone(&shell), server.clone(), access, limits);
         life.spawn(Arc::clone(&shell.wiring).run_timers(life.stop.clone()));
+        let moves = |other: Option<TcpSocket>| {
+            other.map(|other| Moves {
+                other,
+                place: shell.watch_place(),
+                is_there: false,
+            })
+        };
         let listener = Listener {
             socket: mqtt,
             tls: mqtt_tls,
             slots: Arc::clone(&server.slots),
             handshake: limits.handshake,
+            moves: moves(mqtt_other),
         };
         life.spawn(listen::run(listener, life.clone(), move |accepted| {
-            let server = server.clone();
-            async move {
-                let Accepted { stream, peer, slot } = accepted;
-                server.serve(stream, peer, slot).await;
-            }
+            let server = server.until(accepted.stop);
+            let (stream, peer, slot) = (accepted.stream, accepted.peer, accepted.slot);
+            async move { server.serve(stream, peer, slot).await }
         }));
         let listener = Listener {
             socket: https,
             tls: https_tls,
             slots: Arc::new(Semaphore::new(limits.https_connections)),
             handshake: limits.handshake,
+            moves: moves(https_other),
         };
-        let stop = life.stop.clone();
         life.spawn(listen::run(listener, life.clone(), move |accepted| {
-            http::serve(accepted, router.clone(), limits, stop.clone())
+            http::serve(accepted, router.clone(), limits)
         }));
         Ok(Self {
             shell,
@@ -295,4 +316,12 @@ pub(crate) async fn bind(
             address,
             source,
         })
+}
+
+fn reserve(what: &'static str, address: SocketAddr) -> Result<TcpSocket, StartError> {
+    listen::reserve(address).map_err(|source| StartError::Bind {
+        what,
+        address,
+        source,
+    })
 }

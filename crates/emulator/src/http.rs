@@ -45,7 +45,6 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use self::{access::Door, answer::HttpError};
 pub(crate) use self::{
@@ -244,14 +243,14 @@ fn unsupported() -> Router<Http> {
 /// Serves one connection, HTTP/1.1 or HTTP/2, until its end or shutdown; then what it was upgraded to, if it was.
 ///
 /// Handlers find the connection as an extension of the request.
-pub(crate) async fn serve(
-    accepted: Accepted,
-    router: Router,
-    limits: Limits,
-    stop: CancellationToken,
-) {
-    let Accepted { stream, peer, slot } = accepted;
-    let connection = Connection::new(peer);
+pub(crate) async fn serve(accepted: Accepted, router: Router, limits: Limits) {
+    let Accepted {
+        stream,
+        peer,
+        slot,
+        stop,
+    } = accepted;
+    let connection = Connection::new(peer, stop.clone());
     let router = TowerToHyperService::new(router);
     let service = service_fn({
         let connection = connection.clone();

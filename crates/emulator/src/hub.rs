@@ -125,6 +125,8 @@ pub struct Hub {
     feedback: FeedbackLog,
     usage: Usage,
     faults: Faults,
+    /// Whether a fault has moved it to its other address.
+    is_moved: bool,
     /// How far the wall clock was set by a fault.
     clock_jump_millis: i64,
     timers: Timers,
@@ -169,6 +171,8 @@ pub struct Config {
     pub methods_in_flight: usize,
     /// Tier and units, which throttle operations and limit the messages of a day; nothing does without.
     pub capacity: Option<Capacity>,
+    /// Whether there is another address to move to (the fault `fail-over`).
+    pub has_other_address: bool,
     /// Decides which chances a fault with a probability takes: the same seed, the same course.
     pub fault_seed: u64,
 }
@@ -193,6 +197,7 @@ impl Config {
             upload_time: Duration::from_secs(3600),
             file_bytes: 64 * 1024 * 1024,
             file_bytes_in_all: 256 * 1024 * 1024,
+            has_other_address: false,
             fault_seed: 0,
         }
     }
@@ -247,6 +252,7 @@ impl Hub {
             next_connection: 0,
             calls: BTreeMap::new(),
             next_call: 0,
+            is_moved: false,
             clock_jump_millis: 0,
             jobs: Jobs::default(),
             file_log: FileLog::default(),

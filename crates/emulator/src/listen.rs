@@ -3,11 +3,12 @@
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::timeout,
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
 
 use crate::{life::Life, x509::Peer};
 
@@ -18,6 +19,18 @@ pub(crate) struct Listener {
     pub(crate) slots: Arc<Semaphore>,
     /// Time for a TLS handshake.
     pub(crate) handshake: Duration,
+    /// None if it stays where it is.
+    pub(crate) moves: Option<Moves>,
+}
+
+/// That a listener goes to another address, and back.
+pub(crate) struct Moves {
+    /// Bound, so that nobody else takes it, but not listened on: who connects to it is refused.
+    pub(crate) other: TcpSocket,
+    /// Whether it is to be at the address that was the other one at the start.
+    pub(crate) place: watch::Receiver<bool>,
+    /// Whether it is.
+    pub(crate) is_there: bool,
 }
 
 /// A connection after its TLS handshake. The stream is boxed once: handed on by value, every future on its way would keep
@@ -31,6 +44,8 @@ pub(crate) struct Accepted {
     pub(crate) peer: Peer,
     /// Its place, given back when it is dropped.
     pub(crate) slot: OwnedSemaphorePermit,
+    /// The emulator stops, or the listener moves.
+    pub(crate) stop: CancellationToken,
 }
 
 /// Binds a socket, and tells the address that it got.
@@ -40,13 +55,86 @@ pub(crate) async fn bind(address: SocketAddr) -> io::Result<(TcpListener, Socket
     Ok((socket, address))
 }
 
-/// Serves connections until the emulator stops. What `serve` returns must end by itself then.
-pub(crate) async fn run<Serve, Served>(listener: Listener, life: Life, serve: Serve)
+/// Takes an address without listening on it.
+pub(crate) fn reserve(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    }?;
+    // Connections that ended there a moment ago are no hindrance.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// Serves connections until the emulator stops. What `serve` returns must end by itself when [`Accepted::stop`] says so.
+pub(crate) async fn run<Serve, Served>(mut listener: Listener, life: Life, serve: Serve)
 where
     Serve: Fn(Accepted) -> Served + Send + Sync + 'static,
     Served: Future<Output = ()> + Send,
 {
     let serve = Arc::new(serve);
+    loop {
+        let here = life.stop.child_token();
+        let mut moves = listener.moves.take();
+        tokio::select! {
+            () = accept(&listener, &life, &here, &serve) => return,
+            () = is_to_move(&mut moves) => {}
+        }
+        here.cancel();
+        let Some(moves) = moves else {
+            return;
+        };
+        listener = match relocate(listener, moves) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "the listener could not move to its other address, and has ended");
+                return;
+            }
+        };
+    }
+}
+
+/// Waits until it is to be at the other address; without an end if that cannot be.
+async fn is_to_move(moves: &mut Option<Moves>) {
+    if let Some(moves) = moves {
+        let is_there = moves.is_there;
+        let wanted = moves.place.wait_for(|place| *place != is_there);
+        if wanted.await.is_ok() {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Listens at the other address, and at this one no longer.
+fn relocate(listener: Listener, moves: Moves) -> io::Result<Listener> {
+    let here = listener.socket.local_addr()?;
+    drop(listener.socket);
+    let socket = moves.other.listen(BACKLOG)?;
+    let moves = Moves {
+        other: reserve(here)?,
+        place: moves.place,
+        is_there: !moves.is_there,
+    };
+    Ok(Listener {
+        socket,
+        moves: Some(moves),
+        ..listener
+    })
+}
+
+/// Accepts connections until the emulator stops; each ends with `here`.
+async fn accept<Serve, Served>(
+    listener: &Listener,
+    life: &Life,
+    here: &CancellationToken,
+    serve: &Arc<Serve>,
+) where
+    Serve: Fn(Accepted) -> Served + Send + Sync + 'static,
+    Served: Future<Output = ()> + Send,
+{
     loop {
         let accepted = async {
             // The place is not kept while nobody comes: other listeners may share in them.
@@ -68,7 +156,7 @@ where
                 continue;
             }
         };
-        let (tls, stop, serve) = (listener.tls.clone(), life.stop.clone(), Arc::clone(&serve));
+        let (tls, stop, serve) = (listener.tls.clone(), here.clone(), Arc::clone(serve));
         let time = listener.handshake;
         life.spawn(async move {
             // Boxed, because a handshake is larger than what comes after it.
@@ -79,7 +167,13 @@ where
             };
             if let Some(stream) = stream {
                 let peer = Peer::of(stream.get_ref().1);
-                serve(Accepted { stream, peer, slot }).await;
+                serve(Accepted {
+                    stream,
+                    peer,
+                    slot,
+                    stop,
+                })
+                .await;
             }
         });
     }
@@ -101,4 +195,6 @@ async fn shake_hands(tls: &TlsAcceptor, stream: TcpStream, time: Duration) -> Op
     }
 }
 
+/// Connections that wait to be accepted, as `TcpListener::bind` of tokio has it.
+const BACKLOG: u32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

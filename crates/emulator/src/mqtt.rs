@@ -39,6 +39,16 @@ impl<C: Core> Server<C> {
         let _ = timeout(self.write, stream.shutdown()).await;
     }
 
+    /// The same for a connection that ends when `stop` says so.
+    pub(crate) fn until(&self, stop: CancellationToken) -> Self {
+        Self {
+            wiring: Arc::clone(&self.wiring),
+            slots: Arc::clone(&self.slots),
+            write: self.write,
+            stop,
+        }
+    }
+
     async fn exchange<S>(&self, stream: &mut S, peer: Peer)
     where
         S: AsyncBufRead + AsyncWrite + Unpin,
@@ -77,12 +87,7 @@ impl<C: Core> Server<C> {
 
 impl<C: Core> Clone for Server<C> {
     fn clone(&self) -> Self {
-        Self {
-            wiring: Arc::clone(&self.wiring),
-            slots: Arc::clone(&self.slots),
-            write: self.write,
-            stop: self.stop.clone(),
-        }
+        self.until(self.stop.clone())
     }
 }
 

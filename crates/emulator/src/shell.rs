@@ -17,6 +17,8 @@ pub(crate) struct Shell {
     pub(crate) wiring: Arc<Wiring<Served>>,
     /// Number of the next telemetry record.
     telemetry: watch::Sender<u64>,
+    /// Whether the hub is at its other address.
+    place: watch::Sender<bool>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -27,6 +29,7 @@ pub(crate) struct Served {
     telemetry: watch::Sender<u64>,
     /// What `telemetry` said last.
     announced: u64,
+    place: watch::Sender<bool>,
 }
 
 type MethodResult = Result<MethodResponse, Error>;
@@ -35,15 +38,18 @@ impl Shell {
     pub(crate) fn new(hub: Hub, unwritten_bytes: usize, stop: CancellationToken) -> Self {
         let announced = hub.telemetry_next();
         let telemetry = watch::Sender::new(announced);
+        let place = watch::Sender::new(hub.is_moved());
         let served = Served {
             hub,
             callers: HashMap::new(),
             telemetry: telemetry.clone(),
             announced,
+            place: place.clone(),
         };
         Self {
             wiring: Arc::new(Wiring::new(served, unwritten_bytes)),
             telemetry,
+            place,
             stop,
         }
     }
@@ -73,6 +79,11 @@ impl Shell {
             result = receiver => result.unwrap_or(Err(stopping)),
             () = self.stop.cancelled() => Err(stopping),
         }
+    }
+
+    /// Follows whether the hub is at its other address.
+    pub(crate) fn watch_place(&self) -> watch::Receiver<bool> {
+        self.place.subscribe()
     }
 
     /// Follows the number of the next telemetry record.
@@ -143,6 +154,9 @@ impl Core for Served {
                 }
             }
         }
+        let is_moved = self.hub.is_moved();
+        self.place
+            .send_if_modified(|place| std::mem::replace(place, is_moved) != is_moved);
         let next = self.hub.telemetry_next();
         if next != self.announced {
             self.announced = next;

@@ -45,6 +45,8 @@ use crate::{listen::Stream, mqtt, wiring::Core, x509::Peer};
 #[derive(Clone)]
 pub(crate) struct Connection {
     peer: Peer,
+    /// Ends what it becomes.
+    stop: CancellationToken,
     upgrade: Arc<Mutex<Option<Upgrade>>>,
     cut: CancellationToken,
 }
@@ -69,9 +71,10 @@ pub(crate) enum Refused {
 }
 
 impl Connection {
-    pub(crate) fn new(peer: Peer) -> Self {
+    pub(crate) fn new(peer: Peer, stop: CancellationToken) -> Self {
         Self {
             peer,
+            stop,
             upgrade: Arc::default(),
             cut: CancellationToken::new(),
         }
@@ -131,7 +134,7 @@ pub(crate) fn offer<C: Core>(
     let slot = Arc::clone(&server.slots)
         .try_acquire_owned()
         .map_err(|_| Refused::Full)?;
-    let server = server.clone();
+    let server = server.until(connection.stop.clone());
     let serve = |socket| -> BoxFuture<'static, ()> {
         Box::pin(async move { server.serve(socket, peer, slot).await })
     };

@@ -146,6 +146,15 @@ pub struct EmulatorArgs {
         conflicts_with = "hub_name"
     )]
     pub hub: Vec<Place>,
+    /// Another loopback address of the hub, where the fault "fail-over" moves it; until then nobody listens there
+    #[arg(
+        long,
+        env = "TOMBOLO_FAILOVER_ADDRESS",
+        value_name = "ADDRESS",
+        value_parser = loopback,
+        conflicts_with = "hub"
+    )]
+    pub failover_address: Option<IpAddr>,
     /// A device to begin with; may be given several times (in the variable: with commas between)
     #[arg(
         long,

@@ -42,6 +42,8 @@ pub(crate) struct LocalHub {
 pub(crate) struct HubPlace {
     name: HubName,
     address: IpAddr,
+    /// Where a fault moves it.
+    other_address: Option<IpAddr>,
     /// What its own secrets are told by among several hubs; those of the only hub are the data folder's.
     own: Option<String>,
 }
@@ -52,6 +54,7 @@ impl HubPlace {
         Self {
             name: name.clone(),
             address: Ipv4Addr::LOCALHOST.into(),
+            other_address: None,
             own: None,
         }
     }
@@ -60,8 +63,15 @@ impl HubPlace {
         Self {
             name: place.name.clone(),
             address: place.address,
+            other_address: None,
             own: Some(format!("hub-{}", place.name)),
         }
+    }
+}
+
+impl HubPlace {
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        std::iter::once(self.address).chain(self.other_address)
     }
 }
 
@@ -81,8 +91,11 @@ impl LocalHub {
     ) -> Result<Self> {
         let mut names = loopback_names();
         names.push(ServerName::DnsName(dns_name(&place.name)?));
-        if !names.contains(&ServerName::IpAddress(place.address.into())) {
-            names.push(ServerName::IpAddress(place.address.into()));
+        for address in place.addresses() {
+            let name = ServerName::IpAddress(address.into());
+            if !names.contains(&name) {
+                names.push(name);
+            }
         }
         let stem = place.own.as_deref().unwrap_or("hub");
         let certificate = ca.server_certificate(folder, stem, &names, SystemTime::now())?;
@@ -101,9 +114,11 @@ impl LocalHub {
             devices: devices.iter().map(|id| keys.identity(id)).collect(),
             mqtt: SocketAddr::new(place.address, ports.hub_mqtt_port),
             https: SocketAddr::new(place.address, ports.hub_https_port),
+            other_address: place.other_address,
             ..emulator::Config::new(hub, tls, token.clone())
         };
-        config.allowed_hosts.push(place.address.to_string());
+        let addresses = place.addresses().map(|address| address.to_string());
+        config.allowed_hosts.extend(addresses);
         behaviour.apply(folder, &mut config);
         let emulator = Emulator::start(config).await.map_err(|error| match error {
             StartError::Bind {
@@ -218,7 +233,10 @@ pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
     let ca = DevelopmentCa::open(&folder, Some(&name), SystemTime::now())?;
     let behaviour = Behaviour::from_flags(&args.behaviour)?;
     let places: Vec<_> = match args.hub.as_slice() {
-        [] => vec![HubPlace::alone(&args.hub_name)],
+        [] => vec![HubPlace {
+            other_address: args.failover_address,
+            ..HubPlace::alone(&args.hub_name)
+        }],
         hubs => hubs.iter().map(HubPlace::among_several).collect(),
     };
     let (mut hubs, mut devices) = (Vec::new(), args.device.as_slice());

@@ -99,6 +99,9 @@ pub enum CloseReason {
     /// A fault that somebody asked for: the hub is not there.
     #[error("the hub cannot be reached, on request")]
     Unreachable,
+    /// A fault that somebody asked for: the hub is at another address now.
+    #[error("the hub has moved to its other address, on request")]
+    Moved,
     /// 429002: telemetry waited too long for its turn.
     #[error("throttled: the backlog is full")]
     Throttled,

@@ -289,12 +289,18 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// There are as many rules as there may be.
+    /// There are as many rules as there may be, or the hub shall move and has nowhere to go.
     pub fn inject(&mut self, rule: FaultRule, now: Now) -> Result<Option<FaultId>, Error> {
         if self.faults.rules.len() >= RULES {
             return Err(Error::new(
                 ErrorCode::ArgumentInvalid,
                 format!("There are {RULES} fault rules, as many as there may be; clear some."),
+            ));
+        }
+        if rule.fault == (Fault::FailOver {}) && !self.config.has_other_address {
+            return Err(Error::new(
+                ErrorCode::ArgumentInvalid,
+                "The hub has one address only: start the emulator with another (--failover-address).",
             ));
         }
         let id = FaultId(self.faults.next);

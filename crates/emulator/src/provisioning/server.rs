@@ -21,7 +21,7 @@ use crate::{
     http::Access,
     hub::{Now, Random},
     life::Life,
-    listen::{self, Accepted, Listener},
+    listen::{self, Listener},
     mqtt,
     state::{self, Memory, StateFile},
     tls,
@@ -158,23 +158,22 @@ impl Provisioning {
             tls: mqtt_tls,
             slots: Arc::clone(&server.slots),
             handshake: limits.handshake,
+            moves: None,
         };
         life.spawn(listen::run(listener, life.clone(), move |accepted| {
-            let server = server.clone();
-            async move {
-                let Accepted { stream, peer, slot } = accepted;
-                server.serve(stream, peer, slot).await;
-            }
+            let server = server.until(accepted.stop);
+            let (stream, peer, slot) = (accepted.stream, accepted.peer, accepted.slot);
+            async move { server.serve(stream, peer, slot).await }
         }));
         let listener = Listener {
             socket: https,
             tls: https_tls,
             slots: Arc::new(Semaphore::new(limits.https_connections)),
             handshake: limits.handshake,
+            moves: None,
         };
-        let stop = life.stop.clone();
         life.spawn(listen::run(listener, life.clone(), move |accepted| {
-            crate::http::serve(accepted, router.clone(), limits, stop.clone())
+            crate::http::serve(accepted, router.clone(), limits)
         }));
         Ok(Self {
             wiring,

@@ -4,6 +4,7 @@
 mod bulk;
 mod device_api;
 mod doors;
+mod failover;
 mod feedback;
 mod files;
 mod jobs;

@@ -122,6 +122,10 @@ impl Rig {
         config
     }
 
+    pub(crate) const fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
     pub(crate) async fn tls(&self) -> TlsStream<TcpStream> {
         self.tls_to(self.emulator.mqtt_address()).await
     }

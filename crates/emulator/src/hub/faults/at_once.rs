@@ -25,6 +25,9 @@ impl Hub {
         if let Fault::JumpClock { by_millis } = fault {
             return self.jump_clock(by_millis, now);
         }
+        if let Fault::FailOver {} = fault {
+            return self.fail_over(now);
+        }
         for whom in self.struck(index) {
             let Ok(record) = self.registry.record_mut(&whom) else {
                 continue;
@@ -47,6 +50,22 @@ impl Hub {
             } else if by_token || reason != CloseReason::TokenExpired {
                 self.close(connection, reason, now);
             }
+        }
+    }
+
+    /// Whether the hub is at its other address. Whoever runs the hub listens there then, and nowhere else.
+    #[must_use]
+    pub const fn is_moved(&self) -> bool {
+        self.is_moved
+    }
+
+    fn fail_over(&mut self, now: Now) {
+        self.is_moved = !self.is_moved;
+        let mut connections: Vec<_> = self.connections.keys().copied().collect();
+        // In the order in which they came: a map has none, and a run has to repeat.
+        connections.sort_unstable();
+        for connection in connections {
+            self.close(connection, CloseReason::Moved, now);
         }
     }
 

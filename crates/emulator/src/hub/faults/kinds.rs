@@ -15,7 +15,7 @@ pub struct FaultKind {
 
 impl Fault {
     /// Every kind there is.
-    pub const KINDS: [FaultKind; 22] = [
+    pub const KINDS: [FaultKind; 23] = [
         kind(
             r#"{"kind":"drop-connection"}"#,
             "closes the connections that are up, once",
@@ -35,6 +35,10 @@ impl Fault {
         kind(
             r#"{"kind":"unreachable"}"#,
             "closes connections, and ends CONNECT and HTTPS requests without an answer",
+        ),
+        kind(
+            r#"{"kind":"fail-over"}"#,
+            "moves the hub to its other address, closing its connections, or back; once",
         ),
         kind(
             r#"{"kind":"refuse-connect","code":3}"#,

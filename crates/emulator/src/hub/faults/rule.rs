@@ -31,6 +31,10 @@ pub enum Fault {
     /// The hub cannot be reached: connections are closed, CONNECT and HTTPS requests get no answer but the end of the
     /// connection.
     Unreachable {},
+    /// Moves the hub to its other address, as a manual fail-over to the paired region does ("IoT Hub high availability and
+    /// disaster recovery"): connections are closed, where it was nobody listens, and all that it knows is at the other
+    /// address. Once more moves it back.
+    FailOver {},
     /// Answers CONNECT with a code.
     RefuseConnect {
         /// The code in CONNACK.
@@ -187,7 +191,7 @@ pub(super) enum Moment {
 impl Fault {
     pub(super) const fn moment(&self) -> Moment {
         match self {
-            Self::JumpClock { .. } => Moment::OnceForAll,
+            Self::JumpClock { .. } | Self::FailOver {} => Moment::OnceForAll,
             Self::DropConnection {} | Self::FreezeConnection { .. } | Self::ExpireTokens {} => {
                 Moment::Once
             }

@@ -530,3 +530,26 @@ fn a_rule_that_makes_no_sense_is_refused() {
         assert!(error.to_string().contains(why), "{bad}: {error}");
     }
 }
+
+#[test]
+fn a_hub_that_moves_closes_every_connection_and_forgets_nothing() {
+    let mut rig = Rig::with(|config| config.has_other_address = true);
+    let (id, _) = rig.connect();
+    assert!(!rig.hub.is_moved());
+    let rule = json!({"fault": {"kind": "fail-over"}});
+    assert_eq!(inject(&mut rig, rule.clone()), None, "it happens once");
+    assert!(rig.hub.is_moved());
+    assert_eq!(rig.got(id), [Got::Closed(CloseReason::Moved)]);
+    assert_eq!(rig.connect().1, [Got::accepted(true)]);
+    inject(&mut rig, rule);
+    assert!(!rig.hub.is_moved());
+}
+
+#[test]
+fn a_hub_with_one_address_does_not_move() {
+    let mut rig = Rig::new();
+    let rule: FaultRule = serde_json::from_value(json!({"fault": {"kind": "fail-over"}})).unwrap();
+    let error = rig.hub.inject(rule, rig.now).unwrap_err();
+    assert_eq!(error.code, ErrorCode::ArgumentInvalid);
+    assert!(!rig.hub.is_moved());
+}
