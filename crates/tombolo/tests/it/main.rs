@@ -2,6 +2,7 @@
 #![cfg(feature = "emulator")]
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
+mod custody;
 mod dev;
 mod emulator;
 mod limits;
