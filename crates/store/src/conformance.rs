@@ -105,6 +105,7 @@ macro_rules! conformance {
                 a_failure_that_may_pass_puts_a_durable_entry_back,
                 a_durable_entry_that_fails_for_good_is_a_dead_letter,
                 a_fingerprint_tells_a_repetition_from_another_submission,
+                a_key_is_as_good_as_before_what_came_to_nothing,
                 a_receipt_follows_its_submission,
                 the_keys_of_a_device_are_bounded,
             }

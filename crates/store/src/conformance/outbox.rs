@@ -673,6 +673,28 @@ pub async fn a_receipt_follows_its_submission(engine: Engine) {
     assert_eq!(device.receipt(2).await, None);
 }
 
+/// What has failed, but not for good, may come again under its key; what has failed for good may not.
+pub async fn a_key_is_as_good_as_before_what_came_to_nothing(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let mut reader = device.open().await;
+    let mut keyed = engine.submission(&device.identity, 1, telemetry("x"));
+    keyed.fingerprint = Some(Fingerprint::of(&[b"x"]));
+    for failure in [
+        Failure::HubUnavailable,
+        Failure::HubTimeout,
+        Failure::DoesNotFit,
+    ] {
+        let ticket = engine.submit(keyed.clone()).await.expect("there is room");
+        let taken = reader.take(Lane::Telemetry, 9).await;
+        let taken = taken.expect("the lease stands");
+        assert_eq!(texts(&taken), ["x"], "{failure}");
+        settle(&mut reader, &taken[0], Err(failure.clone())).await;
+        assert_eq!(outcome(ticket).await, Err(failure));
+    }
+    let again = engine.submit(keyed).await.expect("it is known");
+    assert_eq!(outcome(again).await, Err(Failure::DoesNotFit));
+}
+
 /// One more key than the bound is refused, of whatever kind; a known one is not one more.
 pub async fn the_keys_of_a_device_are_bounded(engine: Engine) {
     let device = engine.owned("dev1").await;

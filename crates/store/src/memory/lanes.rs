@@ -558,12 +558,12 @@ impl Lanes {
         self.unlist(entry);
         let name = Name::Submission(entry.submission);
         let is_recorded = self.book.get(name).is_some();
-        // A twin is large, and reading it again changes nothing. What no session took has changed nothing either, so its
-        // key is as good as before.
+        // A twin is large, and reading it again changes nothing. What has failed, but not for good, is tried again by whoever
+        // repeats it, so its key is as good as before.
         let may_come_again = match outcome {
             Ok(Done::TwinRead(_)) => true,
-            Err(Failure::NoSession) => is_recorded,
-            Ok(Done::Acknowledged | Done::ReportedPatched { .. }) | Err(_) => false,
+            Err(failure) => is_recorded && !failure.is_final(),
+            Ok(Done::Acknowledged | Done::ReportedPatched { .. }) => false,
         };
         if may_come_again {
             self.book.remove(name);
