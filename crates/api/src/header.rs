@@ -6,6 +6,8 @@ pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub const PREFER: &str = "prefer";
 /// Which preferences were followed (RFC 7240).
 pub const PREFERENCE_APPLIED: &str = "preference-applied";
+/// The preference of [`Prefer::respond_async`](crate::Prefer::respond_async).
+pub const RESPOND_ASYNC: &str = "respond-async";
 /// Read like `Authorization`, which Apple's URL loading system reserves for itself.
 pub const TOMBOLO_AUTHORIZATION: &str = "tombolo-authorization";
 /// What a 2xx promises: [`Delivery`](crate::Delivery).

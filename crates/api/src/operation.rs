@@ -130,7 +130,7 @@ operations! {
     /// Buys a gateway token.
     CreateToken = "createToken", Post, both "/token", Served;
     /// What became of something that was stored.
-    GetReceipt = "getReceipt", Get, both "/receipts/{receipt}", Planned;
+    GetReceipt = "getReceipt", Get, both "/receipts/{receipt}", Served;
     /// Where to ring when something waits.
     PutPush = "putPush", Put, device "/push", Planned;
     /// The OpenAPI document.
@@ -192,8 +192,9 @@ impl Operation {
             | Self::AnswerMethod
             | Self::Settle
             | Self::Sync
-            | Self::CreateToken
             | Self::PutPush => true,
+            // A token is a secret, which is not kept to be shown again. One that nobody has got ends by itself.
+            Self::CreateToken => false,
             Self::ReceiveMessage
             | Self::GetTwin
             | Self::GetDesired
@@ -240,10 +241,15 @@ mod tests {
     }
 
     #[test]
-    fn a_read_has_no_idempotency_key() {
+    fn reads_and_tokens_have_no_idempotency_key() {
         for operation in Operation::ALL {
-            let is_read = operation.method() == Method::Get;
-            assert_eq!(operation.takes_idempotency_key(), !is_read, "{operation:?}");
+            let has_none =
+                operation.method() == Method::Get || *operation == Operation::CreateToken;
+            assert_eq!(
+                operation.takes_idempotency_key(),
+                !has_none,
+                "{operation:?}"
+            );
         }
     }
 }

@@ -16,18 +16,14 @@ pub struct Receipt {
     /// When it was stored.
     #[schema(value_type = String, format = DateTime)]
     pub stored_at: Timestamp,
-    /// When it was last sent to the hub.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub sent_at: Option<Timestamp>,
     /// When the hub acknowledged it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub acknowledged_at: Option<Timestamp>,
-    /// Of a device whose credential the gateway does not hold: until when it can be delivered.
+    /// Of a refused one: since when that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
-    pub deliverable_until: Option<Timestamp>,
+    pub refused_at: Option<Timestamp>,
     /// Of a refused one: what went wrong, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Code>,
@@ -46,7 +42,7 @@ pub enum State {
     Sent,
     /// The hub has acknowledged it. It stays so.
     Acknowledged,
-    /// It waits until the device comes with a fresh credential.
+    /// It waits, because the hub refuses the credential of the device.
     WaitingForCredential,
     /// It will not reach the hub; `code` says why. It stays so.
     Refused,

@@ -121,6 +121,19 @@ pub(crate) enum Proof {
     },
 }
 
+impl Grant {
+    /// Whether the gateway itself can open a session for the identity, whatever becomes of this credential.
+    pub(crate) const fn is_of_the_gateway(&self) -> bool {
+        match self.proof {
+            Proof::Token {
+                is_passed_through, ..
+            } => !is_passed_through,
+            Proof::Key => true,
+            Proof::Hub { .. } => false,
+        }
+    }
+}
+
 /// Finds out who a request speaks for.
 pub(crate) struct Authenticator {
     registry: Arc<dyn Registry>,

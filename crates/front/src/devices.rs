@@ -5,25 +5,27 @@
 
 mod check;
 mod entry;
+mod kept;
+mod telemetry;
+mod terms;
 
 use std::{
-    collections::VecDeque,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use iothub::{
-    Identity, MethodResponse, Telemetry, limits,
+    Identity, MethodResponse, limits,
     twin::{ReportedPatch, Twin, TwinVersion},
 };
 use store::{
     Conclusion, Demand, Done, Failure, LockToken, MethodRequestId, Needs, SettleError, Settlement,
-    Store, StoreError, Submission, SubmitError, Survival, Ticket, TicketLost, Work,
+    Store, StoreError, SubmitError, Ticket, TicketLost, Work,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub(crate) use self::check::check_telemetry;
-use self::entry::{ATTEMPTS, SHORTEST_WAIT, SubmissionIds, UnderWay};
+use self::entry::{ATTEMPTS, SubmissionIds};
+pub(crate) use self::terms::{PartNames, Reached, Terms, WriteKey, id_of, text_of};
 
 /// The verbs.
 pub(crate) struct Devices {
@@ -164,82 +166,6 @@ impl Devices {
         })
     }
 
-    /// Sends one telemetry message; returns when the hub has acknowledged it.
-    pub(crate) async fn send_telemetry(
-        &self,
-        identity: &Identity,
-        telemetry: Telemetry,
-        wait: Duration,
-    ) -> Result<(), Error> {
-        check_telemetry(identity, &telemetry)?;
-        match self
-            .carry_out(identity, Work::Telemetry(telemetry), wait)
-            .await?
-        {
-            Done::Acknowledged => Ok(()),
-            Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
-        }
-    }
-
-    /// Sends many telemetry messages in their order; returns when it is known of each what became of it, in the same
-    /// order. A message that cannot be sent does not stop those behind it; one for which there is no room does, for
-    /// they would overtake it when it is sent again. After the last call none is sent.
-    pub(crate) async fn send_telemetries(
-        &self,
-        identity: &Identity,
-        messages: Vec<Telemetry>,
-        wait: Duration,
-    ) -> Result<Vec<Result<(), Error>>, Error> {
-        let deadline = Instant::now() + wait.max(SHORTEST_WAIT);
-        let mut results: Vec<_> = messages.iter().map(|_| Ok(())).collect();
-        let mut under_way: VecDeque<(usize, UnderWay)> = VecDeque::with_capacity(WINDOW);
-        let mut stopped: Option<SubmitError> = None;
-        for (place, telemetry) in messages.into_iter().enumerate() {
-            if let Err(error) = check_telemetry(identity, &telemetry) {
-                results[place] = Err(error);
-                continue;
-            }
-            if under_way.len() == WINDOW
-                && let Some((oldest, entry)) = under_way.pop_front()
-            {
-                results[oldest] = self.acknowledged(identity, entry, deadline).await;
-            }
-            let submission = Submission {
-                id: self.ids.next(),
-                identity: identity.clone(),
-                work: Work::Telemetry(telemetry),
-                survival: Survival::Ephemeral { deadline },
-                fingerprint: None,
-            };
-            if self.last_call.is_cancelled() {
-                results[place] = Err(Error::Stopping);
-                continue;
-            }
-            while stopped.is_none() {
-                match self.submit(&submission).await {
-                    Ok(entry) => {
-                        under_way.push_back((place, entry));
-                        break;
-                    }
-                    // The own messages take the room: the oldest of them leaves it when it is settled.
-                    Err(SubmitError::DeviceFull { .. })
-                        if let Some((oldest, entry)) = under_way.pop_front() =>
-                    {
-                        results[oldest] = self.acknowledged(identity, entry, deadline).await;
-                    }
-                    Err(error) => stopped = Some(error),
-                }
-            }
-            if let Some(error) = &stopped {
-                results[place] = Err(error.clone().into());
-            }
-        }
-        for (place, entry) in under_way {
-            results[place] = self.acknowledged(identity, entry, deadline).await;
-        }
-        Ok(results)
-    }
-
     /// Reads the twin at the hub.
     pub(crate) async fn read_twin(
         &self,
@@ -252,20 +178,20 @@ impl Devices {
         }
     }
 
-    /// Merges a patch into the reported properties; says their version if the hub does.
+    /// Merges a patch into the reported properties, or stores it; says their version if the hub does.
     pub(crate) async fn patch_reported(
         &self,
         identity: &Identity,
         patch: ReportedPatch,
-        wait: Duration,
-    ) -> Result<Option<TwinVersion>, Error> {
-        match self
-            .carry_out(identity, Work::ReportedPatch(patch), wait)
+        terms: &Terms,
+    ) -> Result<Reached<Option<TwinVersion>>, Error> {
+        let names = self.names(terms);
+        self.write(identity, names, Work::ReportedPatch(patch), terms)
             .await?
-        {
-            Done::ReportedPatched { version } => Ok(version),
-            Done::Acknowledged | Done::TwinRead(_) => Err(Error::Mismatch),
-        }
+            .try_map(|done| match done {
+                Done::ReportedPatched { version } => Ok(version),
+                Done::Acknowledged | Done::TwinRead(_) => Err(Error::Mismatch),
+            })
     }
 
     /// Answers a direct method; returns when the hub has acknowledged the answer.
@@ -309,10 +235,7 @@ impl Devices {
         let answered = answered
             .await
             .map_err(|_| Error::AnswerUncertain(Box::new(Error::Panicked)))?;
-        match answered? {
-            Done::Acknowledged => Ok(()),
-            Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
-        }
+        acknowledged(answered?)
     }
 
     /// Settles one message; returns when it is known what became of the settlement.
@@ -338,7 +261,7 @@ impl Devices {
         identity: &Identity,
         settlements: &[(LockToken, Settlement)],
         wait: Duration,
-    ) -> Result<Vec<Result<Settled, Error>>, Error> {
+    ) -> Vec<Result<Settled, Error>> {
         let deadline = Instant::now() + wait;
         // All are settled before the first is waited for: the hub is told of a message only after the earlier ones.
         let mut tickets = Vec::with_capacity(settlements.len());
@@ -357,7 +280,7 @@ impl Devices {
                 Err(error) => Err(Error::Settle(error)),
             });
         }
-        Ok(results)
+        results
     }
 
     /// The hub is told of a settlement on the connection that the message came on: it must not be closed for want of
@@ -388,10 +311,10 @@ impl Devices {
     /// Waits until it is known what became of a settlement.
     async fn conclusion(
         &self,
-        ticket: Ticket<Conclusion>,
+        mut ticket: Ticket<Conclusion>,
         deadline: Instant,
     ) -> Result<Settled, Error> {
-        match self.wait(ticket, deadline).await? {
+        match self.wait(&mut ticket, deadline).await? {
             Some(Conclusion::Hub) => Ok(Settled::Hub),
             Some(Conclusion::Gateway) => Ok(Settled::Gateway),
             Some(Conclusion::Lost) => Err(Error::Settle(SettleError::Lost)),
@@ -400,6 +323,10 @@ impl Devices {
     }
 }
 
-/// Messages of one batch that are under way at once: more than a session sends at once, and few enough to leave room in
-/// the outbox for what else the device has to say.
-const WINDOW: usize = 128;
+/// Of a message or an answer the hub says no more than this.
+fn acknowledged(done: Done) -> Result<(), Error> {
+    match done {
+        Done::Acknowledged => Ok(()),
+        Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
+    }
+}

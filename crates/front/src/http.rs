@@ -30,11 +30,15 @@ mod extract;
 pub(crate) mod fuzzing;
 mod in_flight;
 mod inbox;
+mod key;
 pub(crate) mod listen;
 mod messages;
 mod methods;
+mod once;
 mod problem;
 mod pulse;
+mod receipts;
+mod remembered;
 mod request_id;
 mod route;
 mod telemetry;
@@ -65,7 +69,9 @@ use self::{
     body::Bodies,
     extract::DeviceRequest,
     in_flight::InFlight,
+    key::KeyOfHead,
     listen::Application,
+    once::Keys,
     problem::Refusal,
     request_id::{RequestId, RequestIds},
     route::{Call, Route},
@@ -91,6 +97,7 @@ pub(crate) struct Gateway {
     devices: Arc<Devices>,
     delivery: Delivery,
     tokens: Tokens,
+    keys: Arc<Keys>,
     in_flight: Arc<InFlight>,
     bodies: Bodies,
     request_ids: RequestIds,
@@ -120,6 +127,11 @@ impl Gateway {
                 config.names.clone(),
             ),
             failures: Failures::new(config.limits.failed_credentials),
+            keys: Arc::new(Keys::new(
+                store.registry.clone(),
+                tasks.clone(),
+                config.waits.most,
+            )),
             devices: Arc::new(Devices::new(store.clone(), tasks, stop.last_call.clone())?),
             delivery: Delivery::new(store.clone(), stop.stopping.clone(), config.waits.hub),
             tokens: Tokens::new(store.registry.clone(), config.limits.bought_tokens),
@@ -181,16 +193,19 @@ impl Gateway {
         let _of_device = self.in_flight.enter_device(&grant.identity)?;
         let item = extract::decode(call.item.unwrap_or_default())?.into_owned();
         let operation = call.operation;
+        let key = if operation.takes_idempotency_key() {
+            KeyOfHead::read(&parts.headers, &parts.uri, operation, &item)?
+        } else {
+            None
+        };
         let request = DeviceRequest {
             grant,
             item,
             headers: parts.headers,
             uri: parts.uri,
+            key,
             body,
         };
-        if operation.takes_idempotency_key() {
-            request.check_idempotency_key()?;
-        }
         self.carry_out(operation, request).await
     }
 
@@ -279,13 +294,13 @@ impl Gateway {
             Operation::GetInbox => inbox::read(self, request).await,
             Operation::Settle => inbox::settle(self, request).await,
             Operation::CreateToken => tokens::create(self, request).await,
+            Operation::GetReceipt => receipts::read(self, request).await,
             Operation::GetOpenApi => Ok(self.openapi()),
             Operation::CreateUpload
             | Operation::ReportUpload
             | Operation::ReportUploadById
             | Operation::OpenStream
             | Operation::Sync
-            | Operation::GetReceipt
             | Operation::PutPush => Err(Refusal::new(
                 Code::NotImplemented,
                 "this version does not serve the call yet",

@@ -121,8 +121,9 @@ fn parameter(
 pub(super) fn prefer_write() -> Parameter {
     request_header(
         header::PREFER,
-        "`wait=N`: wait up to N seconds for the hub's acknowledgement (5 if there is no number, 50 at most). `respond-async`: answer \
-         as soon as the request is stored; without durable storage it is passed over.",
+        "`wait=N`: wait up to N seconds for the hub's acknowledgement (5 if there is no number, 50 at most), then store the \
+         write. `respond-async`: store it at once. What cannot be stored waits all the same, and then fails: where the gateway \
+         has no disk, or no credential of its own for the device.",
     )
 }
 
@@ -171,8 +172,8 @@ pub(super) fn idempotency_key() -> Parameter {
     parameter(
         header::IDEMPOTENCY_KEY,
         ParameterIn::Header,
-        "The device's own name for this write: the first answer is replayed to every copy, kept for 8 days. Planned: this \
-         version checks the form of the key and keeps no record of it.",
+        "The device's own name for this write. A copy of the request has no further effect and is answered like the first, for \
+         8 days; another request with the key is refused. Query, body and, of telemetry, the properties have to be the same.",
         schema,
     )
 }
@@ -287,10 +288,13 @@ pub(super) fn done(description: &str) -> Response {
 pub(super) fn stored() -> Response {
     ResponseBuilder::new()
         .description(
-            "Stored: it is on the gateway's disk, flushed, and will reach the hub at least once. Planned: this version never \
-             answers so.",
+            "Stored: it is on the gateway's disk, flushed, and will reach the hub at least once.",
         )
         .header(header::TOMBOLO_DELIVERY, delivery_header())
         .header("location", text_header("Path of the receipt."))
+        .header(
+            header::PREFERENCE_APPLIED,
+            text_header("`respond-async`, if the request has asked for it."),
+        )
         .build()
 }

@@ -16,12 +16,12 @@ use super::{Devices, Error};
 
 /// An entry that was submitted.
 pub(super) struct UnderWay {
-    id: SubmissionId,
-    ticket: Ticket<Outcome>,
+    pub(super) submission: Submission,
+    pub(super) ticket: Ticket<Outcome>,
 }
 
 impl Devices {
-    /// Submits one entry and waits for its outcome.
+    /// Submits one entry that is never stored, and waits for its outcome.
     pub(super) async fn carry_out(
         &self,
         identity: &Identity,
@@ -36,43 +36,28 @@ impl Devices {
             survival: Survival::Ephemeral { deadline },
             fingerprint: None,
         };
-        let entry = self.submit(&submission).await?;
-        self.outcome(identity, entry, deadline).await
+        let entry = self.submit(submission).await?;
+        self.outcome(entry, deadline).await
     }
 
     /// Submits again under the same id if the answer was lost, which does nothing twice.
-    pub(super) async fn submit(&self, submission: &Submission) -> Result<UnderWay, SubmitError> {
+    pub(super) async fn submit(&self, submission: Submission) -> Result<UnderWay, SubmitError> {
         let submit = || self.store.outbox.submit(submission.clone());
-        let under_way = |ticket| UnderWay {
-            id: submission.id,
-            ticket,
-        };
+        let mut submitted = submit().await;
         for _ in 1..ATTEMPTS {
-            match submit().await {
-                Err(SubmitError::Store(StoreError::UnknownOutcome)) => {}
-                result => return result.map(under_way),
+            match submitted {
+                Err(SubmitError::Store(StoreError::UnknownOutcome)) => submitted = submit().await,
+                Ok(_) | Err(_) => break,
             }
         }
-        submit().await.map(under_way)
-    }
-
-    /// Waits for the hub's acknowledgement of a message.
-    pub(super) async fn acknowledged(
-        &self,
-        identity: &Identity,
-        entry: UnderWay,
-        deadline: Instant,
-    ) -> Result<(), Error> {
-        match self.outcome(identity, entry, deadline).await? {
-            Done::Acknowledged => Ok(()),
-            Done::TwinRead(_) | Done::ReportedPatched { .. } => Err(Error::Mismatch),
-        }
+        let ticket = submitted?;
+        Ok(UnderWay { submission, ticket })
     }
 
     /// Waits for what a ticket brings, until the deadline or the last call.
     pub(super) async fn wait<T>(
         &self,
-        ticket: Ticket<T>,
+        ticket: &mut Ticket<T>,
         deadline: Instant,
     ) -> Result<Option<T>, Error> {
         tokio::select! {
@@ -83,26 +68,28 @@ impl Devices {
         }
     }
 
-    /// Waits for the outcome of an entry.
-    async fn outcome(
+    /// Waits for the outcome of an entry that is not stored.
+    pub(super) async fn outcome(
         &self,
-        identity: &Identity,
-        entry: UnderWay,
+        mut entry: UnderWay,
         deadline: Instant,
     ) -> Result<Done, Error> {
         // The session gives the entry up at the deadline and knows best why, so it gets a moment to say so.
-        if let Some(outcome) = self.wait(entry.ticket, deadline + SLACK).await? {
+        if let Some(outcome) = self.wait(&mut entry.ticket, deadline + SLACK).await? {
             return Ok(outcome?);
         }
-        // Where the store does not say, the worse is true: the hub may have it.
-        let taken_back = self.store.outbox.take_back(identity, entry.id);
-        Err(Error::from(
-            if timeout(SLACK, taken_back).await == Ok(Ok(true)) {
-                Failure::NoSession
-            } else {
-                Failure::HubTimeout
-            },
-        ))
+        Err(Error::from(if self.takes_back(&entry.submission).await {
+            Failure::NoSession
+        } else {
+            Failure::HubTimeout
+        }))
+    }
+
+    /// Takes an entry back that no session has taken. Where the store does not say, the worse is true: the hub may have it.
+    pub(super) async fn takes_back(&self, submission: &Submission) -> bool {
+        let outbox = &self.store.outbox;
+        let taken_back = outbox.take_back(&submission.identity, submission.id);
+        timeout(SLACK, taken_back).await == Ok(Ok(true))
     }
 }
 

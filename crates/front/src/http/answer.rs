@@ -1,12 +1,18 @@
 //! Shapes of answers.
 
-use api::Delivery;
+use api::{Delivery, ItemResult};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
+use iothub::Identity;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, utf8_percent_encode};
 use serde::Serialize;
+use store::SubmissionId;
 
-use crate::{delivery::Completeness, devices::Settled};
+use crate::{
+    delivery::Completeness,
+    devices::{Reached, Settled, Terms, text_of},
+};
 
 /// An answer. Its body is complete, so it has a length and needs no box.
 pub(crate) type Answer = Response<Full<Bytes>>;
@@ -45,9 +51,39 @@ pub(crate) fn document(
     answer
 }
 
-/// A write that has come this far.
+/// A write that is done.
 pub(crate) fn done(delivery: Delivery) -> Answer {
     delivered(empty(StatusCode::NO_CONTENT), delivery)
+}
+
+/// A write that has come this far.
+pub(crate) fn reached(identity: &Identity, reached: Reached<()>, terms: &Terms) -> Answer {
+    match reached {
+        Reached::Hub(()) => done(Delivery::Hub),
+        Reached::Stored(receipt) => stored(identity, receipt, terms),
+    }
+}
+
+/// A write that is stored; its receipt says later what became of it.
+pub(crate) fn stored(identity: &Identity, receipt: SubmissionId, terms: &Terms) -> Answer {
+    let mut path = format!("/devices/{}", escape(identity.device_id().as_str()));
+    if let Some(module) = identity.module_id() {
+        path += &format!("/modules/{}", escape(module.as_str()));
+    }
+    path += &format!("/receipts/{}", text_of(receipt));
+    let mut answer = delivered(empty(StatusCode::ACCEPTED), Delivery::Stored);
+    let headers = answer.headers_mut();
+    let path = HeaderValue::try_from(path).expect("what is not ASCII is escaped");
+    headers.insert(header::LOCATION, path);
+    if terms.is_async {
+        let applied = HeaderValue::from_static(api::header::RESPOND_ASYNC);
+        headers.insert(api::header::PREFERENCE_APPLIED, applied);
+    }
+    answer
+}
+
+fn escape(id: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(id, RESERVED)
 }
 
 /// Says how far a write has come.
@@ -79,6 +115,14 @@ pub(crate) fn tagged(mut answer: Answer, tag: &str) -> Answer {
     answer
 }
 
+/// How far a message of a list has come.
+pub(crate) fn item_of(reached: Reached<()>) -> ItemResult {
+    match reached {
+        Reached::Hub(()) => ItemResult::delivered(Delivery::Hub),
+        Reached::Stored(receipt) => ItemResult::stored(text_of(receipt)),
+    }
+}
+
 /// How far a settlement has come.
 pub(crate) const fn delivery_of(settled: Settled) -> Delivery {
     match settled {
@@ -87,5 +131,11 @@ pub(crate) const fn delivery_of(settled: Settled) -> Delivery {
     }
 }
 
+/// All that has a meaning in a path (RFC 3986, section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 /// Made at compile time: every acknowledged write has it.
 const TOMBOLO_DELIVERY: HeaderName = HeaderName::from_static(api::header::TOMBOLO_DELIVERY);

@@ -5,13 +5,14 @@
 //! message that cannot be read among them, and the others are sent all the same.
 
 use api::{
-    Encoding, NotBase64, Object, limits, media_type,
+    Encoding, ItemResult, NotBase64, Object, limits, media_type,
     telemetry::{BatchAnswer, HubBatchItem, Item},
 };
 use bytes::Bytes;
 use http::{HeaderMap, header::CONTENT_TYPE};
-use iothub::Telemetry;
+use iothub::{Identity, Telemetry};
 use serde_json::value::RawValue;
+use store::Fingerprint;
 
 use super::{
     Gateway,
@@ -20,7 +21,7 @@ use super::{
     problem::Refusal,
     telemetry::Properties,
 };
-use crate::devices;
+use crate::devices::{self, Devices, PartNames, Reached, Terms};
 
 /// How a body holds several messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,34 +66,63 @@ impl Batch {
 
 /// IoT Hub's own batch.
 async fn send_all_or_none(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
-    let wait = request.write_wait(&gateway.waits)?;
+    let mut terms = request.terms(&gateway.waits)?;
     let identity = request.identity().clone();
     let most = iothub::limits::TELEMETRY_BYTES;
-    let items: Vec<Object<HubBatchItem>> = gateway.bodies.json(request.body, most).await?;
+    let body = gateway.bodies.read(request.body, most).await?;
+    terms.key = request.key.map(|key| key.with_body(&body));
+    let names = terms.part_names(Fingerprint::of(&[&body]));
+    let items: Vec<Object<HubBatchItem>> =
+        serde_json::from_slice(&body).map_err(BadRequest::Json)?;
     if items.is_empty() {
         return Err(BadRequest::Empty("messages").into());
     }
     let mut messages = Vec::with_capacity(items.len());
-    for (number, Object(item)) in (1..).zip(items) {
+    for (place, Object(item)) in items.into_iter().enumerate() {
+        let number = place + 1;
         let message =
             from_hub(item).map_err(|problem| BadRequest::BatchItem { number, problem })?;
-        devices::check_telemetry(&identity, &message).map_err(|error| {
-            Refusal::from(error).with_context(&format!("message {number} of the batch"))
-        })?;
-        messages.push(message);
+        gateway
+            .devices
+            .check_in_batch(&identity, &message, &terms, place, &names)
+            .map_err(|error| {
+                Refusal::from(error).with_context(&format!("message {number} of the batch"))
+            })?;
+        messages.push((place, message));
     }
-    let results = gateway
-        .devices
-        .send_telemetries(&identity, messages, wait)
-        .await?;
-    let (all, arrived) = (
-        results.len(),
-        results.iter().filter(|result| result.is_ok()).count(),
-    );
-    match results.into_iter().find_map(Result::err) {
-        None => Ok(answer::done(api::Delivery::Hub)),
-        Some(error) => Err(Refusal::from(error).with_context(&format!(
-            "IoT Hub has acknowledged {arrived} of the {all} messages"
+    let (devices, of) = (gateway.devices.clone(), identity.clone());
+    let sent = async move {
+        let sent = devices.send_telemetries(&of, messages, &terms, names);
+        reached_by_all(sent.await)
+    };
+    let reached = gateway.keys.once(&identity, terms.key, sent).await?;
+    Ok(answer::reached(&identity, reached, &terms))
+}
+
+/// How far all of a batch have come. If some are stored, the receipt is that of the last of them: a device's messages go to the
+/// hub in their order.
+fn reached_by_all(
+    results: Vec<Result<Reached<()>, devices::Error>>,
+) -> Result<Reached<()>, Refusal> {
+    let all = results.len();
+    let (mut acknowledged, mut stored) = (0, Vec::new());
+    let mut failed = None;
+    for result in results {
+        match result {
+            Ok(Reached::Hub(())) => acknowledged += 1,
+            Ok(Reached::Stored(receipt)) => stored.push(receipt),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    match (failed, stored.last()) {
+        (None, None) => Ok(Reached::Hub(())),
+        (None, Some(receipt)) => Ok(Reached::Stored(*receipt)),
+        (Some(error), None) => Err(Refusal::from(error).with_context(&format!(
+            "IoT Hub has acknowledged {acknowledged} of the {all} messages"
+        ))),
+        (Some(error), Some(_)) => Err(Refusal::from(error).with_context(&format!(
+            "IoT Hub has acknowledged {acknowledged} of the {all} messages, and {} are stored",
+            stored.len()
         ))),
     }
 }
@@ -103,12 +133,14 @@ async fn send_each(
     request: DeviceRequest,
     parse: fn(&[u8]) -> Result<Vec<&str>, serde_json::Error>,
 ) -> Result<Answer, Refusal> {
-    let wait = request.write_wait(&gateway.waits)?;
+    let mut terms = request.terms(&gateway.waits)?;
     let identity = request.identity().clone();
     let body = gateway
         .bodies
         .read(request.body, limits::BATCH_BYTES)
         .await?;
+    terms.key = request.key.map(|key| key.with_body(&body));
+    let names = terms.part_names(Fingerprint::of(&[&body]));
     let items = parse(&body).map_err(BadRequest::Json)?;
     if items.is_empty() {
         return Err(BadRequest::Empty("messages").into());
@@ -121,35 +153,43 @@ async fn send_each(
         }
         .into());
     }
-    let mut messages = Vec::with_capacity(items.len());
-    let mut unread = Vec::with_capacity(items.len());
-    for text in items {
-        match from_ours(text) {
+    let messages: Vec<_> = items.into_iter().map(from_ours).collect();
+    let (devices, of) = (gateway.devices.clone(), identity.clone());
+    let sent = async move { Ok(send_readable(&devices, &of, messages, &terms, names).await) };
+    let results = gateway.keys.once(&identity, terms.key, sent).await?;
+    Ok(answer::json(&BatchAnswer { results }))
+}
+
+/// Sends the messages that could be read, and says of each how far it has come or what is wrong with it.
+pub(super) async fn send_readable(
+    devices: &Devices,
+    identity: &Identity,
+    messages: Vec<Result<Telemetry, BadRequest>>,
+    terms: &Terms,
+    names: PartNames,
+) -> Vec<ItemResult> {
+    let mut results = Vec::with_capacity(messages.len());
+    let mut readable = Vec::with_capacity(messages.len());
+    for (place, message) in messages.into_iter().enumerate() {
+        results.push(match message {
             Ok(message) => {
-                messages.push(message);
-                unread.push(None);
+                readable.push((place, message));
+                None
             }
-            Err(problem) => unread.push(Some(problem)),
-        }
+            Err(problem) => Some(Refusal::from(problem).into_item()),
+        });
     }
-    let sent = gateway
-        .devices
-        .send_telemetries(&identity, messages, wait)
-        .await?;
-    let mut sent = sent.into_iter();
-    let results = unread.into_iter().map(|problem| match problem {
-        Some(problem) => Refusal::from(problem).into_item(),
-        None => match sent
-            .next()
-            .expect("there is a result for each message that was sent")
-        {
-            Ok(()) => api::ItemResult::delivered(api::Delivery::Hub),
-            Err(error) => Refusal::from(error).into_item(),
-        },
+    let sent = devices.send_telemetries(identity, readable, terms, names);
+    let mut sent = sent.await.into_iter().map(|result| match result {
+        Ok(reached) => answer::item_of(reached),
+        Err(error) => Refusal::from(error).into_item(),
     });
-    Ok(answer::json(&BatchAnswer {
-        results: results.collect(),
-    }))
+    let results = results.into_iter().map(|refused| {
+        refused
+            .or_else(|| sent.next())
+            .expect("there is a result for each message that was sent")
+    });
+    results.collect()
 }
 
 /// The texts of the items of a list. What stands in them is read one by one.

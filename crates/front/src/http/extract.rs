@@ -2,15 +2,17 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use api::{IdempotencyKey, InvalidIdempotencyKey, InvalidPrefer, NotBase64, Prefer};
+use api::{InvalidIdempotencyKey, InvalidPrefer, NotBase64, Prefer};
 use http::{HeaderMap, HeaderName, Uri, header, request::Parts};
 use hyper::body::Incoming;
 use iothub::{DeviceId, Identity, InvalidId, ModuleId};
 use percent_encoding::percent_decode_str;
 
+use super::key::KeyOfHead;
 use crate::{
     auth::Grant,
     config::{Limits, ServedName, Waits},
+    devices::Terms,
 };
 
 /// A request for one device, whose credential is good for it.
@@ -21,6 +23,8 @@ pub(crate) struct DeviceRequest {
     pub(crate) item: String,
     pub(crate) headers: HeaderMap,
     pub(crate) uri: Uri,
+    /// Its idempotency key, if it has one and the call takes one.
+    pub(crate) key: Option<KeyOfHead>,
     pub(crate) body: Incoming,
 }
 
@@ -253,13 +257,15 @@ impl DeviceRequest {
         Ok(Prefer::parse(values)?)
     }
 
-    /// Checks the form of the idempotency key, if there is one.
-    pub(crate) fn check_idempotency_key(&self) -> Result<(), BadRequest> {
-        if let Some(key) = self.headers.get(IDEMPOTENCY_KEY) {
-            let key = key.to_str().map_err(|_| InvalidIdempotencyKey::Character)?;
-            key.parse::<IdempotencyKey>()?;
-        }
-        Ok(())
+    /// How a write is to be carried out, its key aside.
+    pub(crate) fn terms(&self, waits: &Waits) -> Result<Terms, BadRequest> {
+        let prefer = self.prefer()?;
+        Ok(Terms {
+            wait: prefer.wait_or(waits.hub, waits.most),
+            is_async: prefer.respond_async,
+            may_be_stored: self.grant.is_of_the_gateway(),
+            key: None,
+        })
     }
 
     /// How long a write waits for the hub.
@@ -305,7 +311,8 @@ fn ascii(headers: &HeaderMap, name: HeaderName) -> Result<Vec<&str>, BadRequest>
 
 /// Made at compile time: every write is asked for them.
 const PREFER: HeaderName = HeaderName::from_static(api::header::PREFER);
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static(api::header::IDEMPOTENCY_KEY);
+pub(crate) const IDEMPOTENCY_KEY: HeaderName =
+    HeaderName::from_static(api::header::IDEMPOTENCY_KEY);
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,7 @@
 //! The inbox: everything that waits in one list, and many settlements in one request.
 
+use std::time::Duration;
+
 use api::{
     ItemResult, Object, etag,
     inbox::{
@@ -8,7 +10,7 @@ use api::{
     limits,
 };
 use http::StatusCode;
-use iothub::twin::TwinVersion;
+use iothub::{Identity, twin::TwinVersion};
 use store::{InboxEntry, InboxView, LockToken, MessageEntry, Scope, Settlement};
 
 use super::{
@@ -18,7 +20,10 @@ use super::{
     methods,
     problem::Refusal,
 };
-use crate::delivery::{Completeness, Wanted};
+use crate::{
+    delivery::{Completeness, Wanted},
+    devices::Devices,
+};
 
 /// `GET .../inbox`. Desired properties are among the entries only if the device says which version it has, with
 /// `If-None-Match` as for the desired properties alone. What the credential has no scope for is not there.
@@ -56,10 +61,12 @@ pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<An
 pub(super) async fn settle(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
     let wait = request.write_wait(&gateway.waits)?;
     let identity = request.identity().clone();
-    let list: Vec<Object<Settle>> = gateway
+    let body = gateway
         .bodies
-        .json(request.body, gateway.limits.json_bytes)
+        .read(request.body, gateway.limits.json_bytes)
         .await?;
+    let key = request.key.map(|key| key.with_body(&body));
+    let list: Vec<Object<Settle>> = serde_json::from_slice(&body).map_err(BadRequest::Json)?;
     if list.is_empty() {
         return Err(BadRequest::Empty("settlements").into());
     }
@@ -71,32 +78,50 @@ pub(super) async fn settle(gateway: &Gateway, request: DeviceRequest) -> Result<
         }
         .into());
     }
-    let settlements: Vec<_> = list
-        .iter()
-        .map(|Object(settle)| {
-            (
-                LockToken::from_text(&settle.token),
-                settlement(settle.outcome),
-            )
-        })
-        .collect();
-    let results = gateway
-        .devices
-        .settle_all(&identity, &settlements, wait)
-        .await?;
-    let results = list
-        .into_iter()
-        .zip(results)
-        .map(|(Object(settle), result)| SettleResult {
-            token: settle.token,
-            result: match result {
-                Ok(settled) => ItemResult::delivered(answer::delivery_of(settled)),
-                Err(error) => Refusal::from(error).into_item(),
-            },
-        });
+    let list: Vec<Settle> = list.into_iter().map(|Object(settle)| settle).collect();
+    let settlements = settlements(&list);
+    let (devices, of) = (gateway.devices.clone(), identity.clone());
+    let settled = async move { Ok(settle_all(&devices, &of, &settlements, wait).await) };
+    let results = gateway.keys.once(&identity, key, settled).await?;
     Ok(answer::json(&SettleAnswer {
-        results: results.collect(),
+        results: with_tokens(list, results),
     }))
+}
+
+/// What is asked of which message.
+pub(super) fn settlements(list: &[Settle]) -> Vec<(LockToken, Settlement)> {
+    let settlements = list.iter().map(|settle| {
+        (
+            LockToken::from_text(&settle.token),
+            settlement(settle.outcome),
+        )
+    });
+    settlements.collect()
+}
+
+/// Settles all, and says how each went.
+pub(super) async fn settle_all(
+    devices: &Devices,
+    identity: &Identity,
+    settlements: &[(LockToken, Settlement)],
+    wait: Duration,
+) -> Vec<ItemResult> {
+    let results = devices.settle_all(identity, settlements, wait).await;
+    let results = results.into_iter().map(|result| match result {
+        Ok(settled) => ItemResult::delivered(answer::delivery_of(settled)),
+        Err(error) => Refusal::from(error).into_item(),
+    });
+    results.collect()
+}
+
+/// The results with the tokens of what they are about.
+pub(super) fn with_tokens(list: Vec<Settle>, results: Vec<ItemResult>) -> Vec<SettleResult> {
+    let results = list.into_iter().zip(results);
+    let results = results.map(|(settle, result)| SettleResult {
+        token: settle.token,
+        result,
+    });
+    results.collect()
 }
 
 fn entries(view: &InboxView) -> Vec<Entry> {

@@ -53,11 +53,14 @@ async fn settle(
 ) -> Result<Answer, Refusal> {
     let token = LockToken::from_text(&request.item);
     let wait = request.write_wait(&gateway.waits)?;
-    let settled = gateway
-        .devices
-        .settle(request.identity(), &token, settlement, wait)
-        .await?;
-    Ok(answer::done(answer::delivery_of(settled)))
+    let key = request.key.as_ref().map(|key| key.with_body(&[]));
+    let (devices, of) = (gateway.devices.clone(), request.identity().clone());
+    let settled = async move {
+        let settled = devices.settle(&of, &token, settlement, wait).await?;
+        Ok(answer::delivery_of(settled))
+    };
+    let once = gateway.keys.once(request.identity(), key, settled);
+    Ok(answer::done(once.await?))
 }
 
 /// How long the lock should last. Java's SDK says it in a header, .NET's in the query.

@@ -13,7 +13,7 @@ use store::{MethodEntry, MethodRequestId};
 use super::{
     Gateway,
     answer::{self, Answer},
-    extract::DeviceRequest,
+    extract::{BadRequest, DeviceRequest},
     problem::Refusal,
 };
 
@@ -42,15 +42,19 @@ pub(super) async fn respond(gateway: &Gateway, request: DeviceRequest) -> Result
             .map_err(|error: store::ParseMethodRequestIdError| {
                 Refusal::new(Code::NotFound, error.to_string())
             })?;
-    let Object::<MethodAnswer>(answer) = gateway
+    let body = gateway
         .bodies
-        .json(request.body, gateway.limits.json_bytes)
+        .read(request.body, gateway.limits.json_bytes)
         .await?;
-    gateway
-        .devices
-        .answer_method(&identity, id, answer.into(), wait)
-        .await?;
-    Ok(answer::done(Delivery::Hub))
+    let key = request.key.map(|key| key.with_body(&body));
+    let Object::<MethodAnswer>(answer) = serde_json::from_slice(&body).map_err(BadRequest::Json)?;
+    let (devices, of) = (gateway.devices.clone(), identity.clone());
+    let answered = async move {
+        devices.answer_method(&of, id, answer.into(), wait).await?;
+        Ok(Delivery::Hub)
+    };
+    let delivery = gateway.keys.once(&identity, key, answered).await?;
+    Ok(answer::done(delivery))
 }
 
 /// A method as devices see it.

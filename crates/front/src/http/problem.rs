@@ -10,7 +10,7 @@ use iothub::{
     ErrorCode, HubError, Timestamp,
     twin::{ParseTwinError, Rule},
 };
-use store::{Failure, PutTokenError, SettleError, StoreError, SubmitError};
+use store::{Failure, KeyError, PutTokenError, SettleError, StoreError, SubmitError};
 use tracing::error;
 
 use super::{
@@ -73,6 +73,11 @@ impl Refusal {
     pub(crate) fn with_context(mut self, context: &str) -> Self {
         self.detail = format!("{context}: {}", self.detail).into();
         self
+    }
+
+    /// What went wrong, for people.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The result of one item of a list.
@@ -163,6 +168,17 @@ impl From<SubmitError> for Refusal {
     }
 }
 
+impl From<KeyError> for Refusal {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Reused => Self::new(Code::KeyReused, error.to_string()),
+            KeyError::TooMany { .. } => Self::new(Code::TooManyKeys, error.to_string()),
+            KeyError::Full => Self::new(Code::Overloaded, error.to_string()),
+            KeyError::Store(error) => error.into(),
+        }
+    }
+}
+
 impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Self {
         let code = match &failure {
@@ -236,7 +252,7 @@ impl From<StoreError> for Refusal {
             StoreError::UnknownOutcome => Code::HubTimeout,
             StoreError::Unavailable => Code::Overloaded,
             StoreError::StorageFull => Code::StorageFull,
-            // A front holds no session lease and asks for nothing durable.
+            // A front holds no session lease, and asks for nothing durable of an engine that keeps nothing.
             StoreError::Stale | StoreError::Held { .. } | StoreError::Volatile => Code::Internal,
         };
         Self::new(code, error.to_string())

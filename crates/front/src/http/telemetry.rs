@@ -1,6 +1,6 @@
 //! `POST .../messages/events`: one message; several in one body are [`Batch`]es.
 
-use api::{Delivery, header};
+use api::header;
 use bytes::Bytes;
 use http::HeaderMap;
 use iothub::{SystemProperties, Telemetry, limits};
@@ -19,18 +19,17 @@ pub(super) async fn send(gateway: &Gateway, request: DeviceRequest) -> Result<An
         // Boxed: seldom, and larger than all that a single message needs.
         return Box::pin(batch.send(gateway, request)).await;
     }
-    let wait = request.write_wait(&gateway.waits)?;
+    let mut terms = request.terms(&gateway.waits)?;
     let properties = properties(&request.headers)?;
     let identity = request.grant.identity;
     let payload = gateway
         .bodies
         .read(request.body, limits::TELEMETRY_BYTES)
         .await?;
-    gateway
-        .devices
-        .send_telemetry(&identity, properties.into_telemetry(payload), wait)
-        .await?;
-    Ok(answer::done(Delivery::Hub))
+    terms.key = request.key.map(|key| key.with_body(&payload));
+    let telemetry = properties.into_telemetry(payload);
+    let sent = gateway.devices.send_telemetry(&identity, telemetry, &terms);
+    Ok(answer::reached(&identity, sent.await?, &terms))
 }
 
 /// Properties of a message, found by the names that they have as headers.

@@ -13,7 +13,7 @@ use super::{
     extract::DeviceRequest,
     problem::Refusal,
 };
-use crate::delivery::DesiredFound;
+use crate::{delivery::DesiredFound, devices::Reached};
 
 /// `GET .../twin`.
 pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
@@ -38,20 +38,24 @@ pub(super) async fn patch_reported(
     gateway: &Gateway,
     request: DeviceRequest,
 ) -> Result<Answer, Refusal> {
-    let wait = request.write_wait(&gateway.waits)?;
+    let mut terms = request.terms(&gateway.waits)?;
+    let identity = request.grant.identity;
     let body = gateway
         .bodies
         .read(request.body, gateway.limits.json_bytes)
         .await?;
+    terms.key = request.key.map(|key| key.with_body(&body));
     let patch = ReportedPatch::parse(&body)?;
-    let version = gateway
-        .devices
-        .patch_reported(&request.grant.identity, patch, wait)
-        .await?;
-    let body = ReportedAnswer {
-        version: version.map(|version| version.0),
-    };
-    Ok(answer::delivered(answer::json(&body), Delivery::Hub))
+    let patched = gateway.devices.patch_reported(&identity, patch, &terms);
+    Ok(match patched.await? {
+        Reached::Hub(version) => {
+            let body = ReportedAnswer {
+                version: version.map(|version| version.0),
+            };
+            answer::delivered(answer::json(&body), Delivery::Hub)
+        }
+        Reached::Stored(receipt) => answer::stored(&identity, receipt, &terms),
+    })
 }
 
 /// `GET .../twin/properties/desired`.

@@ -41,6 +41,7 @@ pub(crate) struct Rig {
     pub(crate) client: reqwest::Client,
     pub(crate) certificate: Certificate,
     pub(crate) folder: TempDir,
+    disk: Option<(TempDir, store::embedded::Keeper)>,
 }
 
 /// A certificate for `localhost` and 127.0.0.1 that signs itself.
@@ -85,8 +86,32 @@ impl Rig {
         .await
     }
 
+    /// A front over an engine with a disk.
+    pub(crate) async fn durable() -> Self {
+        Self::durable_with(store::memory::Config::default()).await
+    }
+
+    /// The same with these bounds.
+    pub(crate) async fn durable_with(bounds: store::memory::Config) -> Self {
+        let disk = tempfile::tempdir().unwrap();
+        let config = store::embedded::Config::new(disk.path().to_owned());
+        let opened = store::embedded::open(bounds, &config).unwrap();
+        let mut rig = Self::over(opened.store, |_| {}).await;
+        rig.disk = Some((disk, opened.keeper));
+        rig
+    }
+
     /// A front over this store.
     pub(crate) async fn over(store: Store, change: impl FnOnce(&mut Config)) -> Self {
+        Self::behind(store, |store| store, change).await
+    }
+
+    /// A front that sees this store through something else, which its hub side does not.
+    pub(crate) async fn behind(
+        store: Store,
+        seen_through: impl FnOnce(Store) -> Store,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         leaks::record();
         leaks::mark("admin token", ADMIN_TOKEN);
         install_provider();
@@ -106,7 +131,7 @@ impl Rig {
         serve_device(&store, &identity("dev1"), TOKEN).await;
         let hub = Hub::new(&store, &identity("dev1")).await;
         let parts = Parts {
-            store: store.clone(),
+            store: seen_through(store.clone()),
             hubs: vec![HUB.parse().unwrap()],
             admin_token: ADMIN_TOKEN.into(),
             render_metrics: Arc::new(|| "tombolo_test 1\n".to_owned()),
@@ -127,6 +152,7 @@ impl Rig {
             client,
             certificate,
             folder,
+            disk: None,
         }
     }
 
@@ -146,6 +172,18 @@ impl Rig {
 
     pub(crate) async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Response {
         send(self.request(Method::POST, path).body(body)).await
+    }
+
+    /// A post with an idempotency key.
+    pub(crate) fn keyed(
+        &self,
+        path: &str,
+        key: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> RequestBuilder {
+        self.request(Method::POST, path)
+            .header("idempotency-key", key)
+            .body(body)
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

@@ -281,15 +281,17 @@ pub(super) fn get_receipt() -> Call {
     Call::new(
         "gateway",
         "Tells what became of something that was stored",
-        "Kept for 8 days.",
+        "`stored`: it waits for a session with the hub. `sent`: the hub has not acknowledged it yet. `acknowledged`: the hub has \
+         it. `waiting_for_credential`: the hub refuses the credential that the gateway holds for the device. `refused`: it will \
+         not reach the hub, and `code` says why. Kept for 8 days.",
     )
     .answers(
         "200",
         json_response::<receipt::Receipt>(
             "How far it has come.",
             json!({
-                "receipt": "rc-1", "state": "acknowledged", "stored_at": "2026-01-01T00:00:00Z",
-                "sent_at": "2026-01-01T00:00:09Z", "acknowledged_at": "2026-01-01T00:00:09.120Z"
+                "receipt": "8c0f1f1b6a4f4e0f9d7c2b1a00000007", "state": "acknowledged",
+                "stored_at": "2026-01-01T00:00:00Z", "acknowledged_at": "2026-01-01T00:00:09.120Z"
             }),
         ),
     )

@@ -1,0 +1,182 @@
+//! Writes that may be stored.
+//!
+//! ```text
+//!   with a key, or asynchronous:  submit(durable) ----------------------------------> hub | stored
+//!   any other:                    submit(ephemeral) --in time--> hub
+//!                                    |--time is over--> persist --------------------> stored
+//!                                    `--failed, not for good--> submit(durable) anew -> stored
+//! ```
+//!
+//! So a write that the hub takes in time costs no work on the disk, unless it has a key: then its record has to be there
+//! before anything leaves. What cannot be stored, because the engine keeps nothing or the gateway could not deliver it, ends
+//! as an error.
+
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt as _;
+use iothub::Identity;
+use store::{
+    Done, Failure, Fingerprint, Outcome, PersistError, StoreError, Submission, SubmissionId,
+    Survival, Work,
+};
+
+use super::{
+    Devices, Error,
+    entry::{ATTEMPTS, UnderWay},
+    terms::{Reached, Terms},
+};
+
+/// What an entry is called in the outbox.
+#[derive(Clone, Copy)]
+pub(super) struct Names {
+    /// What it is called first.
+    pub(super) first: SubmissionId,
+    /// What it is called when it is stored after its session has failed it; none if it may not be stored.
+    pub(super) again: Option<SubmissionId>,
+}
+
+impl Devices {
+    /// Whether a write on these terms can be stored.
+    pub(super) fn can_store(&self, terms: &Terms) -> bool {
+        terms.may_be_stored && self.store.outbox.is_durable()
+    }
+
+    /// What a write of one entry is called.
+    pub(super) fn names(&self, terms: &Terms) -> Names {
+        let first = match &terms.key {
+            Some(key) => key.submission(),
+            None => self.ids.next(),
+        };
+        Names {
+            first,
+            again: self.can_store(terms).then(|| self.ids.next()),
+        }
+    }
+
+    /// Submits one entry, and waits until it has reached the hub or is stored.
+    pub(super) async fn write(
+        &self,
+        identity: &Identity,
+        names: Names,
+        work: Work,
+        terms: &Terms,
+    ) -> Result<Reached<Done>, Error> {
+        let until = terms.until();
+        let fingerprint = terms.key.map(|key| key.fingerprint());
+        let mut submission = draft(identity, names, work, until);
+        submission.fingerprint = fingerprint;
+        if names.again.is_some() && (terms.is_async || fingerprint.is_some()) {
+            submission.survival = Survival::Durable;
+        }
+        let entry = self.submit(submission).await?;
+        let until = if terms.is_async && names.again.is_some() {
+            Instant::now()
+        } else {
+            until
+        };
+        self.reached(entry, names.again, until).await
+    }
+
+    /// Waits until an entry has reached the hub. If it has not in time, it is stored under a name that it has or this one.
+    pub(super) async fn reached(
+        &self,
+        mut entry: UnderWay,
+        again: Option<SubmissionId>,
+        until: Instant,
+    ) -> Result<Reached<Done>, Error> {
+        let Some(again) = again else {
+            return self.outcome(entry, until).await.map(Reached::Hub);
+        };
+        match self.wait(&mut entry.ticket, until).await {
+            Ok(Some(outcome)) => self.settled(entry.submission, outcome, again).await,
+            // The time is over, or the gateway stops, which does no harm to what is stored.
+            Ok(None) | Err(_) => self.keep(entry, again).await,
+        }
+    }
+
+    /// What is to be said of an entry whose outcome is known. What has failed, but not for good, is stored.
+    async fn settled(
+        &self,
+        mut submission: Submission,
+        outcome: Outcome,
+        again: SubmissionId,
+    ) -> Result<Reached<Done>, Error> {
+        match outcome {
+            Ok(done) => return Ok(Reached::Hub(done)),
+            Err(failure) if failure.is_final() => return Err(failure.into()),
+            Err(_) => {}
+        }
+        submission.id = again;
+        submission.survival = Survival::Durable;
+        let mut entry = self.submit(submission).await?;
+        // A copy of the request may have stored it long ago.
+        match (&mut entry.ticket).now_or_never() {
+            Some(Ok(outcome)) => Ok(Reached::Hub(outcome?)),
+            Some(Err(_)) | None => Ok(Reached::Stored(again)),
+        }
+    }
+
+    /// Makes an entry durable.
+    async fn keep(&self, mut entry: UnderWay, again: SubmissionId) -> Result<Reached<Done>, Error> {
+        let id = entry.submission.id;
+        let kept = match entry.submission.survival {
+            Survival::Durable => Ok(()),
+            Survival::Ephemeral { .. } => self.persist(&entry.submission).await,
+        };
+        match kept {
+            Ok(()) => {}
+            // It was given up, and what became of it is forgotten.
+            Err(PersistError::Unknown) => {
+                let outcome = Err(Failure::HubTimeout);
+                return self.settled(entry.submission, outcome, again).await;
+            }
+            Err(PersistError::Store(error)) => {
+                return Err(if self.takes_back(&entry.submission).await {
+                    error.into()
+                } else {
+                    Failure::HubTimeout.into()
+                });
+            }
+        }
+        // What has just been settled counts as stored, too.
+        match (&mut entry.ticket).now_or_never() {
+            Some(Ok(outcome)) => self.settled(entry.submission, outcome, again).await,
+            Some(Err(_)) | None => Ok(Reached::Stored(id)),
+        }
+    }
+
+    async fn persist(&self, submission: &Submission) -> Result<(), PersistError> {
+        let persist = || {
+            let outbox = &self.store.outbox;
+            outbox.persist(&submission.identity, submission.id)
+        };
+        for _ in 1..ATTEMPTS {
+            match persist().await {
+                Err(PersistError::Store(StoreError::UnknownOutcome)) => {}
+                result => return result,
+            }
+        }
+        persist().await
+    }
+}
+
+/// An ephemeral submission that is waited for until then.
+pub(super) fn draft(identity: &Identity, names: Names, work: Work, until: Instant) -> Submission {
+    let grace = if names.again.is_some() {
+        TO_PERSIST
+    } else {
+        Duration::ZERO
+    };
+    Submission {
+        id: names.first,
+        identity: identity.clone(),
+        work,
+        survival: Survival::Ephemeral {
+            deadline: until + grace,
+        },
+        fingerprint: None::<Fingerprint>,
+    }
+}
+
+/// How much longer an entry waits for its session than its request waits for the hub, so that it is there to be persisted.
+const TO_PERSIST: Duration = Duration::from_secs(1);
