@@ -17,6 +17,17 @@ pub const SYNC_WAIT: Duration = Duration::from_secs(8);
 pub const SYNC_WAIT_MOST: Duration = Duration::from_secs(25);
 /// Bytes of a sync's answer if the request does not say.
 pub const SYNC_BYTES: u32 = 16 * 1024;
+/// The least that a request may say there.
+pub const SYNC_BYTES_LEAST: u32 = 1024;
+/// Answers to direct methods in one sync: four times as many as may wait.
+pub const SYNC_ANSWERS: usize = 64;
+/// Characters of a sync's own name for itself.
+pub const SYNC_NAME_LENGTH: usize = 128;
+/// Seconds to the next sync: an app in the background runs four times an hour at most (Apple, "Keeping your watchOS content
+/// up to date").
+pub const SYNC_USUAL_S: u32 = 900;
+/// Seconds to the next sync, if it is not known what waits.
+pub const SYNC_SOON_S: u32 = 60;
 /// Messages of one batch with a result per item.
 pub const BATCH_MESSAGES: usize = 500;
 /// Bytes of one batch with a result per item.

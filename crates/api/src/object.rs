@@ -43,6 +43,16 @@ where
     deserializer.deserialize_map(ObjectVisitor(PhantomData))
 }
 
+/// The same for a list of them.
+pub(crate) fn objects<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    let objects = Vec::<Object<T>>::deserialize(deserializer)?;
+    Ok(objects.into_iter().map(|Object(object)| object).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -126,7 +126,7 @@ operations! {
     /// Everything that waits, as a stream.
     OpenStream = "openStream", Get, both "/stream", Planned;
     /// Everything in one request.
-    Sync = "sync", Post, both "/sync", Planned;
+    Sync = "sync", Post, both "/sync", Served;
     /// Buys a gateway token.
     CreateToken = "createToken", Post, both "/token", Served;
     /// What became of something that was stored.

@@ -12,7 +12,7 @@ use crate::{
     ItemResult,
     inbox::{Settle, SettleResult, WaitingMessage},
     limits,
-    method::WaitingMethod,
+    method::{MethodAnswer, WaitingMethod},
     telemetry::Item,
     twin::{Properties, ReportedPatch},
 };
@@ -23,20 +23,22 @@ use crate::{
 pub struct SyncRequest {
     /// The device's own name for this sync; comes back in the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 128)]
     pub request_id: Option<String>,
     /// Messages for the hub, at most 500.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::object::objects")]
     #[schema(max_items = 500)]
     pub telemetry: Vec<Item>,
     /// A merge patch for the reported properties.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ReportedPatch>)]
     pub reported: Option<Map<String, Value>>,
-    /// Answers to direct methods.
-    #[serde(default)]
+    /// Answers to direct methods, at most 64.
+    #[serde(default, deserialize_with = "crate::object::objects")]
+    #[schema(max_items = 64)]
     pub answers: Vec<SyncMethodAnswer>,
     /// What to do with messages that were received.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "crate::object::objects")]
     #[schema(max_items = 500)]
     pub settle: Vec<Settle>,
     /// The version of the desired properties that the device has, 0 for none. Left out by a device that does not want
@@ -129,6 +131,17 @@ pub struct TooLarge {
     /// Their size as JSON, in bytes.
     #[serde(rename = "$too_large")]
     pub bytes: u64,
+}
+
+impl SyncMethodAnswer {
+    /// The answer alone.
+    #[must_use]
+    pub fn into_answer(self) -> MethodAnswer {
+        MethodAnswer {
+            status: self.status,
+            payload: self.payload,
+        }
+    }
 }
 
 const fn max_bytes() -> u32 {

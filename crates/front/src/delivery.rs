@@ -14,8 +14,8 @@ use iothub::{
     twin::{Section, TwinVersion},
 };
 use store::{
-    DeliveryLease, Desired, Failure, InboxEntry, InboxView, MethodEntry, Needs, SessionState,
-    Status, Store, StoreError,
+    DeliveryLease, Demand, Desired, Failure, InboxEntry, InboxView, MethodEntry, Needs,
+    SessionState, Status, Store, StoreError,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -133,40 +133,72 @@ impl Delivery {
         wanted: Wanted<'_>,
         wait: Option<Duration>,
     ) -> Result<Found<InboxView>, Error> {
-        let needs = Needs {
-            methods: wanted.methods,
-            desired: wanted.desired.is_some(),
-        };
-        let mut poll = self.poll(identity, needs, wait).await?;
+        let mut poll = self.poll(identity, wanted.needs(), wait).await?;
         loop {
-            let status = self.store.signals.status(identity).await?;
-            let mut view = self.store.inbox.read(identity).await?;
-            let desired = view.desired.as_ref();
-            let is_known = wanted.desired.is_none()
-                || desired.is_some_and(|desired| is_fresh(desired, &status));
-            let completeness = if is_known {
-                completeness(&status, needs)
-            } else {
-                Completeness::Partial
-            };
-            view.desired = view.desired.filter(|desired| {
-                let has = wanted.desired;
-                has.is_some_and(|has| is_known && !has(desired.section.version))
-            });
-            view.entries.retain(|entry| match entry {
-                InboxEntry::Message(_) => wanted.messages,
-                InboxEntry::Method(_) => wanted.methods,
-            });
-            if !view.entries.is_empty() || view.desired.is_some() {
-                return Ok(Found {
-                    found: view,
-                    completeness,
-                });
+            let (status, found) = self.look(identity, &wanted).await?;
+            if !found.found.entries.is_empty() || found.found.desired.is_some() {
+                return Ok(found);
             }
-            if !poll.again(&status, completeness).await {
-                return Found::nothing(view, &status, completeness);
+            if !poll.again(&status, found.completeness).await {
+                return Found::nothing(found.found, &status, found.completeness);
             }
         }
+    }
+
+    /// Says what a request needs, as long as the guard lives.
+    pub(crate) async fn demand(
+        &self,
+        identity: &Identity,
+        wanted: &Wanted<'_>,
+    ) -> Result<Demand, StoreError> {
+        self.store.signals.demand(identity, wanted.needs()).await
+    }
+
+    /// Everything that waits and is wanted, as soon as that is known, or what is known after this time.
+    pub(crate) async fn known(
+        &self,
+        identity: &Identity,
+        wanted: &Wanted<'_>,
+        within: Duration,
+    ) -> Result<Found<InboxView>, Error> {
+        let mut poll = self.poll(identity, wanted.needs(), Some(within)).await?;
+        loop {
+            let (status, found) = self.look(identity, wanted).await?;
+            let is_known = found.completeness == Completeness::Complete;
+            if is_known || !poll.again(&status, Completeness::Partial).await {
+                return Ok(found);
+            }
+        }
+    }
+
+    async fn look(
+        &self,
+        identity: &Identity,
+        wanted: &Wanted<'_>,
+    ) -> Result<(Status, Found<InboxView>), StoreError> {
+        let status = self.store.signals.status(identity).await?;
+        let mut view = self.store.inbox.read(identity).await?;
+        let desired = view.desired.as_ref();
+        let is_known =
+            wanted.desired.is_none() || desired.is_some_and(|desired| is_fresh(desired, &status));
+        let completeness = if is_known {
+            completeness(&status, wanted.needs())
+        } else {
+            Completeness::Partial
+        };
+        view.desired = view.desired.filter(|desired| {
+            let has = wanted.desired;
+            has.is_some_and(|has| is_known && !has(desired.section.version))
+        });
+        view.entries.retain(|entry| match entry {
+            InboxEntry::Message(_) => wanted.messages,
+            InboxEntry::Method(_) => wanted.methods,
+        });
+        let found = Found {
+            found: view,
+            completeness,
+        };
+        Ok((status, found))
     }
 
     /// The desired properties. If `has` knows their version, waits for another one.
@@ -244,6 +276,15 @@ impl Delivery {
             SessionState::Connecting | SessionState::Connected | SessionState::Settled => {
                 Failure::HubTimeout.into()
             }
+        }
+    }
+}
+
+impl Wanted<'_> {
+    fn needs(&self) -> Needs {
+        Needs {
+            methods: self.methods,
+            desired: self.desired.is_some(),
         }
     }
 }

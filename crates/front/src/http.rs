@@ -41,6 +41,7 @@ mod receipts;
 mod remembered;
 mod request_id;
 mod route;
+mod sync;
 mod telemetry;
 pub(crate) mod tls;
 mod tokens;
@@ -293,6 +294,7 @@ impl Gateway {
             Operation::AnswerMethod => methods::respond(self, request).await,
             Operation::GetInbox => inbox::read(self, request).await,
             Operation::Settle => inbox::settle(self, request).await,
+            Operation::Sync => Box::pin(sync::sync(self, request)).await,
             Operation::CreateToken => tokens::create(self, request).await,
             Operation::GetReceipt => receipts::read(self, request).await,
             Operation::GetOpenApi => Ok(self.openapi()),
@@ -300,7 +302,6 @@ impl Gateway {
             | Operation::ReportUpload
             | Operation::ReportUploadById
             | Operation::OpenStream
-            | Operation::Sync
             | Operation::PutPush => Err(Refusal::new(
                 Code::NotImplemented,
                 "this version does not serve the call yet",

@@ -107,6 +107,12 @@ pub(crate) enum BadRequest {
     /// The body is not the JSON that is asked for.
     #[error("the body: {0}")]
     Json(serde_json::Error),
+    /// The most that the answer to a sync may have.
+    #[error("max_bytes is {} at least", api::limits::SYNC_BYTES_LEAST)]
+    MaxBytes,
+    /// A sync's own name for itself.
+    #[error("request_id has at most {} characters", api::limits::SYNC_NAME_LENGTH)]
+    SyncName,
     /// A list without an item.
     #[error("the list of {0} is empty")]
     Empty(&'static str),

@@ -138,7 +138,8 @@ fn entries(view: &InboxView) -> Vec<Entry> {
     waiting.chain(desired).collect()
 }
 
-fn message_shown(entry: &MessageEntry) -> WaitingMessage {
+/// A message as devices see it.
+pub(super) fn message_shown(entry: &MessageEntry) -> WaitingMessage {
     let shown = WaitingMessage::new(
         entry.token.as_str(),
         &entry.message,

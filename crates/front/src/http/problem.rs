@@ -326,6 +326,8 @@ impl From<BadRequest> for Refusal {
             | BadRequest::BatchItem { .. }
             | BadRequest::NotBase64(_)
             | BadRequest::Lifetime
+            | BadRequest::MaxBytes
+            | BadRequest::SyncName
             | BadRequest::Json(_)
             | BadRequest::Empty(_) => Code::InvalidRequest,
             BadRequest::Misdirected => Code::Misdirected,

@@ -94,25 +94,36 @@ pub(super) fn restore(runs: &Runs, receipts: &Receipts) -> Option<Vec<ItemResult
 }
 
 fn word(result: &ItemResult, place: usize, receipts: &Receipts) -> Option<&'static str> {
-    match (result.delivery, &result.receipt, result.code) {
-        (Some(Delivery::Stored), Some(receipt), _) if *receipt == receipts.again(place) => {
-            Some(AGAIN)
-        }
-        (Some(delivery), _, _) => Some(delivery.as_str()),
-        (None, _, Some(code)) if result.retryable != Some(true) => Some(code.as_str()),
-        (None, _, _) => None,
+    match &result.receipt {
+        Some(receipt) if *receipt == receipts.again(place) => Some(AGAIN),
+        Some(_) | None => shorten_one(result),
     }
 }
 
 fn result(word: &str, place: usize, receipts: &Receipts) -> Option<ItemResult> {
-    if word == AGAIN {
-        return Some(ItemResult::stored(receipts.again(place)));
+    match word {
+        AGAIN => Some(ItemResult::stored(receipts.again(place))),
+        STORED => restore_one(word, Some(receipts.first(place))),
+        _ => restore_one(word, None),
     }
+}
+
+/// The short form of one result, its receipt aside; none if it may fare better when it is tried again.
+pub(super) fn shorten_one(result: &ItemResult) -> Option<&'static str> {
+    match (result.delivery, result.code) {
+        (Some(delivery), _) => Some(delivery.as_str()),
+        (None, Some(code)) if result.retryable != Some(true) => Some(code.as_str()),
+        (None, _) => None,
+    }
+}
+
+/// The result that a short form stands for, with this receipt.
+pub(super) fn restore_one(word: &str, receipt: Option<String>) -> Option<ItemResult> {
     let value = || Value::from(word);
     if let Ok(delivery) = serde_json::from_value(value()) {
-        return Some(match delivery {
-            Delivery::Stored => ItemResult::stored(receipts.first(place)),
-            Delivery::Hub | Delivery::Gateway => ItemResult::delivered(delivery),
+        return Some(ItemResult {
+            receipt,
+            ..ItemResult::delivered(delivery)
         });
     }
     let code: Code = serde_json::from_value(value()).ok()?;
@@ -121,6 +132,7 @@ fn result(word: &str, place: usize, receipts: &Receipts) -> Option<ItemResult> {
 
 /// Stored after its session had failed it, under a second name.
 const AGAIN: &str = "again";
+const STORED: &str = Delivery::Stored.as_str();
 
 #[cfg(test)]
 mod tests {

@@ -23,6 +23,7 @@ mod routes;
 mod shutdown;
 mod signatures;
 mod stored;
+mod sync;
 mod telemetry;
 mod tokens;
 mod twin;

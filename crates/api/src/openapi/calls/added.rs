@@ -231,7 +231,8 @@ pub(super) fn sync_call() -> Call {
         }),
     ))
     .answers("200", json_response::<sync::SyncAnswer>("How it went, and what waits.", sync_answer()))
-    .fails_with(&[Code::HubRefused, Code::StorageFull])
+    .at_the_hub()
+    .fails_with(&[Code::StorageFull])
 }
 
 fn sync_answer() -> Value {
