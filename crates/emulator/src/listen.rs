@@ -2,6 +2,7 @@
 
 use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
 
+use rustls::{AlertDescription, InvalidMessage};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, watch},
@@ -185,7 +186,10 @@ async fn shake_hands(tls: &TlsAcceptor, stream: TcpStream, time: Duration) -> Op
     match timeout(time, tls.accept(stream)).await {
         Ok(Ok(stream)) => Some(Box::new(stream)),
         Ok(Err(error)) => {
-            tracing::debug!(%error, "TLS handshake failed");
+            match why_in_words(&error) {
+                Some(why) => tracing::info!(%error, "no TLS: {why}"),
+                None => tracing::debug!(%error, "TLS handshake failed"),
+            }
             None
         }
         Err(_) => {
@@ -195,6 +199,36 @@ async fn shake_hands(tls: &TlsAcceptor, stream: TcpStream, time: Duration) -> Op
     }
 }
 
+/// What a developer has to mend at the client, where the failure shows it.
+fn why_in_words(error: &io::Error) -> Option<&'static str> {
+    use AlertDescription::{BadCertificate, CertificateUnknown, UnknownCA};
+    let error = error.get_ref()?.downcast_ref()?;
+    // Which of these a client sends is its library's affair: OpenSSL the first, Go the second, Java the third.
+    if let rustls::Error::AlertReceived(UnknownCA | BadCertificate | CertificateUnknown) = error {
+        Some("the client does not trust the certificate of this service")
+    } else if let rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) = error {
+        Some("the client speaks something else, perhaps http:// or MQTT without TLS")
+    } else {
+        None
+    }
+}
+
 /// Connections that wait to be accepted, as `TcpListener::bind` of tokio has it.
 const BACKLOG: u32 = 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_developer_can_mend_is_said_in_words() {
+        let why = |error: rustls::Error| why_in_words(&io::Error::other(error));
+        let distrusted = rustls::Error::AlertReceived(AlertDescription::UnknownCA);
+        assert!(why(distrusted).unwrap().contains("does not trust"));
+        let no_tls = rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType);
+        assert!(why(no_tls).unwrap().contains("http://"));
+        assert_eq!(why(rustls::Error::DecryptError), None);
+        assert_eq!(why_in_words(&io::ErrorKind::UnexpectedEof.into()), None);
+    }
+}

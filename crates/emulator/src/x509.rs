@@ -87,6 +87,11 @@ pub enum CertificateError {
     /// It is of somebody else.
     #[error("the certificate has another common name")]
     CommonName,
+    /// It has no extensions, and so nothing says what it may be used for; webpki takes version 3 only.
+    #[error(
+        "a certificate of the chain is of X.509 version 1, and version 3 is wanted (openssl x509 -req makes it with -extfile)"
+    )]
+    Version,
     /// No trusted authority stands at the end of its chain.
     #[error("the certificate's chain leads to no trusted authority, or may not be used so")]
     Untrusted,
@@ -158,7 +163,11 @@ impl Peer {
         let since_epoch = Duration::from_secs(u64::try_from(utc.unix_seconds()).unwrap_or(0));
         let untrusted = |error| {
             tracing::debug!(%error, "a device's chain of certificates does not hold");
-            CertificateError::Untrusted
+            if error == webpki::Error::UnsupportedCertVersion {
+                CertificateError::Version
+            } else {
+                CertificateError::Untrusted
+            }
         };
         EndEntityCert::try_from(der)
             .map_err(untrusted)?

@@ -128,7 +128,7 @@ pub(super) async fn check_right(
         Door::Emulator if access.is_token(header) => Ok(()),
         Door::Emulator => Err(Error {
             code: ErrorCode::IotHubUnauthorizedAccess,
-            message: "This path wants the emulator's token as Authorization: Bearer.".to_owned(),
+            message: "This path wants Authorization: Bearer with the emulator's own token, which tombolo keeps in hub.token in the data folder.".to_owned(),
         }),
         Door::Service(_) if access.opens_service_api(header) => Ok(()),
         Door::Service(right) => {

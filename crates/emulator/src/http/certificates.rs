@@ -26,8 +26,8 @@ pub(super) async fn add(
     Payload(body): Payload,
 ) -> Result<Json<Vec<Value>>, HttpError> {
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&body).collect();
-    let certificates = certificates
-        .map_err(|error| HttpError::invalid(format!("The body is no PEM: {error}.")))?;
+    // The library's own words have the bytes in them, one number each.
+    let certificates = certificates.map_err(|_| HttpError::invalid(NO_PEM))?;
     if certificates.is_empty() {
         return Err(HttpError::invalid("The body holds no certificate in PEM."));
     }
@@ -64,3 +64,5 @@ fn to_json(info: &AuthorityInfo) -> Value {
         "notAfter": info.not_after.to_string(),
     })
 }
+
+const NO_PEM: &str = "The body is no PEM. With curl, --data-binary @FILE sends a file as it is; -d takes its line breaks away.";

@@ -1,6 +1,8 @@
 //! Who may do what: shared access policies, and the keys and certificates of devices ("Control access to IoT Hub with shared
 //! access signatures", "Authenticate identities with X.509 certificates").
 
+use std::fmt;
+
 use iothub::{
     ErrorCode, Identity, Timestamp,
     sas::{self, Key, Token},
@@ -23,6 +25,18 @@ pub enum Right {
     ServiceConnect,
     /// Connect as any device or module.
     DeviceConnect,
+}
+
+impl fmt::Display for Right {
+    /// As a policy calls it ("Control access to IoT Hub with shared access signatures", section on permissions).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RegistryRead => "RegistryRead",
+            Self::RegistryWrite => "RegistryWrite",
+            Self::ServiceConnect => "ServiceConnect",
+            Self::DeviceConnect => "DeviceConnect",
+        })
+    }
 }
 
 /// A shared access policy.
@@ -52,7 +66,7 @@ pub(super) struct DeviceAccess {
     pub(super) expires_at: Option<Timestamp>,
 }
 
-/// Why a device or module may not connect: for the hub's log. It is never told.
+/// Why a device, a module or a service may not: for the hub's log. It is never told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Denied {
     #[error("no such device or module")]
@@ -67,11 +81,13 @@ pub(super) enum Denied {
     Certificate(#[from] CertificateError),
     #[error("the token has expired")]
     Expired,
-    #[error("the token names another resource")]
+    #[error("the token is for another hub, device or module (sr)")]
     OtherResource,
-    #[error("the token names no policy that may connect devices")]
-    Policy,
-    #[error("the signature is wrong")]
+    #[error("the token names no shared access policy of this hub (skn)")]
+    UnknownPolicy,
+    #[error("the policy of the token does not grant {0}")]
+    NotGranted(Right),
+    #[error("the signature is wrong: it was made with another key")]
     Signature,
 }
 
@@ -114,6 +130,11 @@ impl Policy {
     fn has_signed(&self, token: &Token) -> bool {
         token.is_signed_by(&self.primary) | token.is_signed_by(&self.secondary)
     }
+
+    fn check(&self, right: Right) -> Result<(), Denied> {
+        let is_granted = self.rights.contains(&right);
+        is_granted.then_some(()).ok_or(Denied::NotGranted(right))
+    }
 }
 
 impl Authentication {
@@ -141,22 +162,34 @@ impl Hub {
         hosts: &[String],
         now: Now,
     ) -> Result<(), Error> {
-        let is_granted = Token::parse(header).is_ok_and(|token| {
-            let hub = sas::service_resource(&self.config.name);
-            let names_us = token.covers(&hub) || hosts.iter().any(|host| token.covers(host));
-            let policy = token.policy().and_then(|name| self.policy(name));
-            names_us
-                && !self.has_expired(token.expires_at(), now)
-                && policy.is_some_and(|p| p.rights.contains(&right) && p.has_signed(&token))
-        });
-        if is_granted {
-            Ok(())
-        } else {
-            Err(Error::new(
-                ErrorCode::IotHubUnauthorizedAccess,
-                "Unauthorized",
-            ))
+        self.judge_service(header, right, hosts, now)
+            .map_err(|why| {
+                tracing::info!(%why, "refused a service");
+                Error::new(ErrorCode::IotHubUnauthorizedAccess, "Unauthorized")
+            })
+    }
+
+    pub(super) fn judge_service(
+        &self,
+        header: &str,
+        right: Right,
+        hosts: &[String],
+        now: Now,
+    ) -> Result<(), Denied> {
+        let token = Token::parse(header).map_err(|_| Denied::NoToken)?;
+        if self.has_expired(token.expires_at(), now) {
+            return Err(Denied::Expired);
         }
+        let hub = sas::service_resource(&self.config.name);
+        if !token.covers(&hub) && !hosts.iter().any(|host| token.covers(host)) {
+            return Err(Denied::OtherResource);
+        }
+        let policy = token.policy().and_then(|name| self.policy(name));
+        let policy = policy.ok_or(Denied::UnknownPolicy)?;
+        if !policy.has_signed(&token) {
+            return Err(Denied::Signature);
+        }
+        policy.check(right)
     }
 
     /// Judges what a device or module brings. A token names the hub, or one of `hosts`.
@@ -211,10 +244,8 @@ impl Hub {
                 AuthScope::Device,
             ),
             Some(name) => {
-                let policy = self
-                    .policy(name)
-                    .filter(|p| p.rights.contains(&Right::DeviceConnect))
-                    .ok_or(Denied::Policy)?;
+                let policy = self.policy(name).ok_or(Denied::UnknownPolicy)?;
+                policy.check(Right::DeviceConnect)?;
                 (policy.has_signed(&token), AuthScope::Hub)
             }
         };

@@ -35,7 +35,10 @@ impl Hub {
             Ok(admission) => admission,
             // Unknown, disabled, expired, wrong: one and the same answer (azure-iot-sdk-c issues 373 and 928). For a
             // disabled device 3 has been suspected as well (issue 2300).
-            Err(why) => return Err(self.refuse(id, ConnectReturnCode::NotAuthorized, &why)),
+            Err(why) => {
+                tracing::info!(device = connect.client_id, why, "refused a device");
+                return Err(self.refuse(id, ConnectReturnCode::NotAuthorized, &why));
+            }
         };
         let identity = admission.username.identity.clone();
         match self.faults.on_connect(&identity, now) {

@@ -197,6 +197,14 @@ impl Connection {
         }
     }
 
+    /// Whose it is, once CONNECT was accepted.
+    fn identity(&self) -> Option<&Identity> {
+        match &self.phase {
+            Phase::AwaitingConnect { .. } => None,
+            Phase::Open(open) => Some(&open.identity),
+        }
+    }
+
     pub(super) fn as_open_mut(&mut self) -> Option<&mut Open> {
         match &mut self.phase {
             Phase::AwaitingConnect { .. } => None,
@@ -489,6 +497,12 @@ impl Hub {
 
     /// Ends a connection that is still up.
     pub(super) fn close(&mut self, id: ConnectionId, reason: CloseReason, now: Now) {
+        let identity = self.connections.get(&id).and_then(Connection::identity);
+        if let Some(identity) = identity
+            && !matches!(reason, CloseReason::Disconnected)
+        {
+            tracing::info!(device = %identity.client_id(), %reason, "closed a device's connection");
+        }
         if self.detach(id, &reason, now) {
             self.outputs.push(Output::Close {
                 connection: id,

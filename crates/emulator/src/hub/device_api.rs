@@ -68,7 +68,7 @@ impl Hub {
                 })
             }
             Err(why) => {
-                tracing::debug!(device = %identity, %why, "request refused");
+                tracing::info!(device = %identity.client_id(), %why, "refused a device");
                 Err(Error::new(
                     ErrorCode::IotHubUnauthorizedAccess,
                     "Unauthorized",

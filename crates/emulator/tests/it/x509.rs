@@ -126,6 +126,18 @@ async fn authorities_want_the_token_and_pem() {
     }
 }
 
+/// As `curl -d @ca.pem` sends it.
+#[tokio::test]
+async fn pem_without_line_breaks_is_told_with_a_way_out() {
+    let rig = Rig::start().await;
+    let (root, _) = signed("dev2");
+    let body = root.pem().replace('\n', "");
+    let refused = rig.cloud.post("/emulator/certificates").body(body);
+    let refused = refused.send().await.unwrap().text().await.unwrap();
+    assert!(refused.contains("--data-binary"), "{refused}");
+    assert!(refused.len() < 400, "{refused}");
+}
+
 #[tokio::test]
 async fn authorities_of_the_configuration_are_there_from_the_start() {
     let (root, leaf) = signed("dev2");

@@ -57,24 +57,24 @@ fn a_wrong_credential_is_refused_with_5_whatever_is_wrong() {
     for (password, why) in [
         (
             other_key.sign(&resource, None, expiry()),
-            "the signature is wrong",
+            "the signature is wrong: it was made with another key",
         ),
         (
             sign(&format!("{HUB}/devices/dev"), None),
-            "the token names another resource",
+            "the token is for another hub, device or module (sr)",
         ),
         (
             sign("other.example/devices/dev1", None),
-            "the token names another resource",
+            "the token is for another hub, device or module (sr)",
         ),
         (key().sign(&resource, None, past), "the token has expired"),
         (
             sign(&resource, Some("nobody")),
-            "the token names no policy that may connect devices",
+            "the token names no shared access policy of this hub (skn)",
         ),
         (
             service.sign(&resource, Some("service"), expiry()),
-            "the token names no policy that may connect devices",
+            "the policy of the token does not grant DeviceConnect",
         ),
         ("secret".to_owned(), "there is no shared access signature"),
     ] {

@@ -148,3 +148,29 @@ fn service_tokens_have_the_rights_of_their_policy() {
     ));
     assert!(!may(&key().sign(HUB, None, expiry()), ServiceConnect));
 }
+
+#[test]
+fn the_log_says_why_a_service_is_refused() {
+    let rig = Rig::new();
+    let policy = |name: &str| rig.hub.policies().iter().find(|p| p.name == name).unwrap();
+    let sign = |resource: &str, name, end| policy("service").primary.sign(resource, name, end);
+    let past = Timestamp::from_unix_seconds(1_735_689_600 - 300);
+    for (token, why) in [
+        ("Bearer x".to_owned(), "no shared access signature"),
+        (sign(HUB, Some("service"), past), "has expired"),
+        (sign("elsewhere", Some("service"), expiry()), "another hub"),
+        (sign(HUB, None, expiry()), "no shared access policy"),
+        (
+            sign(HUB, Some("nobody"), expiry()),
+            "no shared access policy",
+        ),
+        (key().sign(HUB, Some("service"), expiry()), "another key"),
+        (sign(HUB, Some("service"), expiry()), "grant RegistryWrite"),
+    ] {
+        let denied = rig
+            .hub
+            .judge_service(&token, Right::RegistryWrite, &[], rig.now);
+        let denied = denied.unwrap_err().to_string();
+        assert!(denied.contains(why), "{why}: {denied}");
+    }
+}

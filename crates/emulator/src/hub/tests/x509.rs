@@ -3,7 +3,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair,
 };
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
 use super::*;
 use crate::x509::{AuthorityError, Thumbprint};
@@ -126,6 +126,27 @@ fn a_certificate_for_servers_does_not_open() {
     let leaf = sign(&for_servers, &root);
     assert!(is_let_in(&mut rig, "dev1", &[&leaf]));
 }
+
+/// `openssl ca` and `openssl x509 -req` make such certificates when no extension is asked for. The signature is not looked
+/// at, for the version comes first.
+#[test]
+fn a_certificate_of_version_1_is_told_apart() {
+    let root = authority("root", None);
+    let mut rig = with(Authentication::CertificateAuthority);
+    trust(&mut rig, &root);
+    let leaf = Der::from_pem_slice(VERSION_1).unwrap();
+    assert_denied(&mut rig, "dev1", &[&leaf], "X.509 version 1");
+}
+
+const VERSION_1: &[u8] = b"-----BEGIN CERTIFICATE-----
+MIIBCDCBrgIBATAKBggqhkjOPQQDAjAPMQ0wCwYDVQQDDARyb290MCAXDTIwMDEw
+MTAwMDAwMFoYDzIwOTkwMTAxMDAwMDAwWjAPMQ0wCwYDVQQDDARkZXYxMFkwEwYH
+KoZIzj0CAQYIKoZIzj0DAQcDQgAE3a4E7M6tyemv9e8sGbVQ00ybCGkk0phxcwRl
+cf2BC1sdsN46p5eWF8mNLh74UArh3a+ElygqLg3jlHloSXpOWzAKBggqhkjOPQQD
+AgNJADBGAiEAjmxXR7EEIVFVNlgWRgnJJ89RHRfCNzuGZCLHV79uF5oCIQCEIPMJ
+Eeck4jzUYPABeeV6lpFYKTxafKzwsXgCG46zOA==
+-----END CERTIFICATE-----
+";
 
 #[test]
 fn a_chain_may_have_authorities_between() {
