@@ -468,8 +468,8 @@ const SERVE: &str = "Runs the gateway. What it listens on, which hub and which d
 
 #[cfg(feature = "emulator")]
 const EMULATOR: &str = "Runs the local IoT Hub alone, for the tests of a back end or for Azure's own SDKs: the real hub's rules, \
-    no cloud. It listens on loopback. Devices, twins and messages are kept in memory; certificates and keys \
-    in the data folder.";
+    no cloud. It listens on loopback. Certificates and keys stay in the data folder; devices, twins and \
+    messages are in memory only, or stay as well with --keep.";
 
 const STORE: &str = "Looks after the folder in which a gateway keeps what must survive (disk.folder in its configuration). The \
     gateway must not run meanwhile. A gateway does not start on a damaged folder: it would forget promises without a \

@@ -51,7 +51,12 @@ impl DataFolder {
             .write(true)
             .mode(PRIVATE)
             .open(path.join(LOCK))
-            .with_context(|| format!("could not write in the data folder {}", path.display()))?;
+            .with_context(|| {
+                format!(
+                    "could not write in the data folder {}; --data DIR (TOMBOLO_DATA) names another",
+                    path.display()
+                )
+            })?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path, _lock: lock }),
             Err(TryLockError::WouldBlock) => bail!(

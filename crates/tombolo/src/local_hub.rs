@@ -4,6 +4,7 @@
 //! folder keeps, so the connection strings of a device and of the service stay good from one start to the next.
 
 mod greeting;
+mod places;
 mod provisioning;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -226,6 +227,7 @@ impl Keys {
 ///
 /// When it can not start, or connections had to be cut at the end.
 pub(crate) async fn run(args: EmulatorArgs) -> Result<()> {
+    places::check(&args)?;
     logs::start(&args.logs.over(logs::Config::default()))?;
     let folder = DataFolder::open(&args.data)?;
     let first = args.hub.first().map_or(&args.hub_name, |hub| &hub.name);

@@ -10,7 +10,8 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{
-    EnvFilter, filter::filter_fn, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+    EnvFilter, filter::LevelFilter, filter::filter_fn, layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
 };
 
 /// What is logged, and in which form.
@@ -90,10 +91,18 @@ impl FromStr for Filter {
     type Err = InvalidFilter;
 
     fn from_str(text: &str) -> Result<Self, InvalidFilter> {
-        match EnvFilter::builder().parse(text) {
-            Ok(_) => Ok(Self(text.into())),
-            Err(error) => Err(InvalidFilter {
+        EnvFilter::builder()
+            .parse(text)
+            .map_err(|error| InvalidFilter {
                 problem: error.to_string(),
+            })?;
+        // The library takes a word alone for a part of the program, all of whose lines are wanted: `inf` would silence all others.
+        let words = text.split(',').filter(|_| !text.contains('['));
+        let is_no_level = |word: &&str| !word.contains('=') && word.parse::<LevelFilter>().is_err();
+        match words.map(str::trim).find(is_no_level) {
+            None => Ok(Self(text.into())),
+            Some(word) => Err(InvalidFilter {
+                problem: format!("{word:?} is no level"),
             }),
         }
     }
@@ -119,10 +128,17 @@ mod tests {
 
     #[test]
     fn a_filter_is_checked_when_it_is_read() {
-        for good in ["info", "warn,tombolo_upstream=debug", "off"] {
+        for good in [
+            "info",
+            "warn,tombolo_upstream=debug",
+            "off",
+            "[request]=debug",
+        ] {
             assert!(good.parse::<Filter>().is_ok(), "{good}");
         }
-        let refused = "tombolo=loud".parse::<Filter>().unwrap_err().to_string();
-        assert!(refused.contains("error, warn, info"), "{refused}");
+        for bad in ["tombolo=loud", "inf", "warn,verbose"] {
+            let refused = bad.parse::<Filter>().unwrap_err().to_string();
+            assert!(refused.contains("error, warn, info"), "{refused}");
+        }
     }
 }

@@ -246,7 +246,7 @@ fn id_scope(key: &Key) -> Result<IdScope> {
     Ok(format!("0ne{digits}").parse()?)
 }
 
-const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+pub(super) const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 /// The group that is there from the start.
 const GROUP: &str = "devices";
 const GROUP_KEY: &str = "dps-group-devices.key";
