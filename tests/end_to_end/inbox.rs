@@ -32,6 +32,11 @@ async fn many_are_settled_at_once_each_with_its_result() {
     for body in ["one", "two", "three"] {
         rig.send_message("dev1", body, &[]).await;
     }
+    // An answer goes out when the first of them is there.
+    eventually("all three are shown", async || {
+        device.inbox().await.len() == 3
+    })
+    .await;
     let inbox = device.inbox().await;
     let token = |n: usize| inbox[n]["token"].as_str().unwrap().to_owned();
     let settle = json!([
