@@ -196,7 +196,9 @@ impl Sender {
                 return Ok((self, done));
             }
             let acknowledged = self.session.acknowledged().await?.len();
-            in_flight = in_flight.saturating_sub(acknowledged);
+            in_flight = in_flight
+                .checked_sub(acknowledged)
+                .context("the hub acknowledged more than it was sent")?;
             done += acknowledged as u64;
         }
     }
