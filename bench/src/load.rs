@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
 use http::{Method, StatusCode};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -81,19 +82,36 @@ impl Outcome {
     }
 }
 
-/// Carries out a plan and prints the outcomes of its steps.
-pub(crate) fn run(plan: &str) -> anyhow::Result<()> {
-    let plan: Plan = serde_json::from_str(plan).context("the plan is no JSON of ours")?;
+/// Drives a peer as the plan says, and prints the outcomes of its steps.
+pub(crate) fn drive_peer(plan: &str) -> anyhow::Result<()> {
+    perform(plan, carry_out)
+}
+
+/// Drives a hub as the plan says, and prints the outcomes of its steps.
+pub(crate) fn drive_hub(plan: &str) -> anyhow::Result<()> {
+    perform(plan, devices::carry_out)
+}
+
+/// The conductor reads what is printed.
+fn perform<P, O>(
+    plan: &str,
+    carry_out: impl AsyncFnOnce(P) -> anyhow::Result<O>,
+) -> anyhow::Result<()>
+where
+    P: DeserializeOwned,
+    O: Serialize,
+{
+    let plan = serde_json::from_str(plan).context("the plan is no JSON of ours")?;
     let outcomes = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("could not start the runtime")?
-        .block_on(carry_out(&plan))?;
+        .block_on(carry_out(plan))?;
     serde_json::to_writer(std::io::stdout().lock(), &outcomes)?;
     Ok(())
 }
 
-async fn carry_out(plan: &Plan) -> anyhow::Result<Vec<Outcome>> {
+async fn carry_out(plan: Plan) -> anyhow::Result<Vec<Outcome>> {
     let fleet = Fleet::read(&plan.fleet_file)?;
     let telemetry = fleet.devices.iter().map(|device| {
         let path = format!("/devices/{}/messages/events", device.id);
@@ -110,7 +128,7 @@ async fn carry_out(plan: &Plan) -> anyhow::Result<Vec<Outcome>> {
     let mut outcomes: Vec<Outcome> = Vec::new();
     for step in &plan.steps {
         let rate = outcomes.last().map_or(0.0, Outcome::rate);
-        let watched = Watch::begin(plan)?;
+        let watched = Watch::begin(&plan)?;
         let mut work = JoinSet::new();
         let lanes = connections.len();
         match step {
@@ -160,7 +178,7 @@ async fn carry_out(plan: &Plan) -> anyhow::Result<Vec<Outcome>> {
             let (done, refused) = (tally.histogram.len(), &tally.refused);
             bail!("{step:?}: {done} answers were 204, others by status: {refused:?}");
         }
-        outcomes.push(watched.end(plan, &tally)?);
+        outcomes.push(watched.end(&plan, &tally)?);
     }
     Ok(outcomes)
 }

@@ -65,8 +65,8 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.role {
         None => rig::conduct(&arguments.options()),
-        Some(Role::Load { plan }) => load::run(&plan),
-        Some(Role::Devices { plan }) => load::devices::run(&plan),
+        Some(Role::Load { plan }) => load::drive_peer(&plan),
+        Some(Role::Devices { plan }) => load::drive_hub(&plan),
         Some(Role::BareProxy { settings }) => bare_proxy::run(&settings),
         Some(Role::Leashed { command }) => process::leash(&command),
     };

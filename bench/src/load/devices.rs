@@ -62,19 +62,8 @@ impl Outcome {
     }
 }
 
-/// Carries out a plan and prints the outcomes of its steps.
-pub(crate) fn run(plan: &str) -> anyhow::Result<()> {
-    let plan: Plan = serde_json::from_str(plan).context("the plan is no JSON of ours")?;
-    let outcomes = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("could not start the runtime")?
-        .block_on(carry_out(&plan))?;
-    serde_json::to_writer(std::io::stdout().lock(), &outcomes)?;
-    Ok(())
-}
-
-async fn carry_out(plan: &Plan) -> anyhow::Result<Vec<Outcome>> {
+/// Carries out a plan, and returns the outcomes of its steps.
+pub(super) async fn carry_out(plan: Plan) -> anyhow::Result<Vec<Outcome>> {
     let fleet = Fleet::read(&plan.fleet_file)?;
     let tls = TlsConnector::from(tls::client(&plan.hub.ca_file, &[])?);
     let pids = [plan.hub_pid, std::process::id()];
