@@ -4,8 +4,8 @@
 //! it is hyper's client. Either way a connection carries one request at a time.
 
 use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, Version, header};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Version, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -22,6 +22,8 @@ use crate::tls::Endpoint;
 pub(crate) struct Prepared {
     request: Request<Bytes>,
     wire: Bytes,
+    /// Where in it more headers may stand.
+    headers_end: usize,
 }
 
 /// What came back; no request of ours wants the body.
@@ -55,29 +57,70 @@ impl Prepared {
         token: &str,
         body: &str,
     ) -> anyhow::Result<Self> {
+        let json = [(header::CONTENT_TYPE, "application/json")];
+        let headers = if body.is_empty() { &[][..] } else { &json };
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        Self::with_headers(peer, method, path, token, headers, body)
+    }
+
+    /// A request of a device that shows this token, with these headers besides.
+    pub(crate) fn with_headers(
+        peer: &Endpoint,
+        method: Method,
+        path: &str,
+        token: &str,
+        headers: &[(HeaderName, &str)],
+        body: Bytes,
+    ) -> anyhow::Result<Self> {
         let authority = format!("{}:{}", peer.name, peer.address.port());
         let mut request = Request::builder()
             .method(&method)
             .uri(format!("https://{authority}{path}"))
             .header(header::AUTHORIZATION, format!("Bearer {token}"));
-        let mut wire = format!(
+        let mut head = format!(
             "{method} {path} HTTP/1.1\r\nhost: {authority}\r\nauthorization: Bearer {token}\r\n"
         );
-        if !body.is_empty() {
-            request = request.header(header::CONTENT_TYPE, "application/json");
-            wire += &format!(
-                "content-type: application/json\r\ncontent-length: {}\r\n",
-                body.len()
-            );
+        for (name, value) in headers {
+            request = request.header(name, *value);
+            head += &format!("{name}: {value}\r\n");
         }
-        wire += "\r\n";
-        wire += body;
+        if !body.is_empty() {
+            head += &format!("content-length: {}\r\n", body.len());
+        }
+        let headers_end = head.len();
+        head += "\r\n";
         Ok(Self {
+            wire: [head.as_bytes(), &body].concat().into(),
+            headers_end,
             request: request
                 .version(Version::HTTP_2)
-                .body(Bytes::copy_from_slice(body.as_bytes()))
+                .body(body)
                 .with_context(|| format!("{method} {path} is no request"))?,
-            wire: wire.into(),
+        })
+    }
+
+    /// The same request with another header.
+    pub(crate) fn and(&self, name: HeaderName, value: &str) -> anyhow::Result<Self> {
+        let (head, rest) = self.wire.split_at(self.headers_end);
+        let mut wire =
+            BytesMut::with_capacity(self.wire.len() + name.as_str().len() + value.len() + 4);
+        for part in [
+            head,
+            name.as_str().as_bytes(),
+            b": ",
+            value.as_bytes(),
+            b"\r\n",
+        ] {
+            wire.extend_from_slice(part);
+        }
+        let headers_end = wire.len();
+        wire.extend_from_slice(rest);
+        let mut request = self.request.clone();
+        request.headers_mut().insert(name, value.parse()?);
+        Ok(Self {
+            request,
+            wire: wire.freeze(),
+            headers_end,
         })
     }
 }
@@ -221,5 +264,13 @@ mod tests {
         );
         assert_eq!(prepared.request.uri().path(), "/devices/d/messages/events");
         assert_eq!(prepared.request.body(), "{}");
+
+        let more = prepared.and(header::ETAG, "x").unwrap();
+        let wire = std::str::from_utf8(&more.wire).unwrap();
+        assert!(
+            wire.ends_with("content-length: 2\r\netag: x\r\n\r\n{}"),
+            "{wire}"
+        );
+        assert_eq!(more.request.headers()[header::ETAG], "x");
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use hdrhistogram::Histogram;
-use http::{Method, StatusCode};
+use http::StatusCode;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -24,7 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::fleet::Fleet;
-use crate::http_client::{Connection, Prepared};
+use crate::http_client::Connection;
 use crate::machine::Neighbours;
 use crate::process::processor_time;
 use crate::tls::{self, Endpoint};
@@ -32,6 +32,10 @@ use crate::tls::{self, Endpoint};
 mod cloud_messages;
 pub(crate) mod devices;
 mod pace;
+mod writing;
+
+use writing::Requests;
+pub(crate) use writing::Writing;
 
 /// What the conductor wants.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +45,7 @@ pub(crate) struct Plan {
     pub(crate) fleet_file: PathBuf,
     pub(crate) connections: usize,
     pub(crate) http2: bool,
+    pub(crate) writing: Writing,
     pub(crate) peer_pid: u32,
     pub(crate) hub_pid: u32,
     pub(crate) steps: Vec<Step>,
@@ -49,7 +54,7 @@ pub(crate) struct Plan {
 /// A part of a plan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Step {
-    /// Each of these devices sends one message.
+    /// Each of these devices sends one request.
     Once(Range<usize>),
     /// The hub sends each of these devices one message; the device receives and completes it.
     Receive(Range<usize>),
@@ -62,7 +67,7 @@ pub(crate) enum Step {
 /// What a step brought.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// Requests, all of them answered 204.
+    /// Requests, all of them answered as they are to be.
     pub(crate) done: u64,
     pub(crate) elapsed: Duration,
     pub(crate) p50: Duration,
@@ -113,11 +118,7 @@ where
 
 async fn carry_out(plan: Plan) -> anyhow::Result<Vec<Outcome>> {
     let fleet = Fleet::read(&plan.fleet_file)?;
-    let telemetry = fleet.devices.iter().map(|device| {
-        let path = format!("/devices/{}/messages/events", device.id);
-        Prepared::new(&plan.peer, Method::POST, &path, &device.token, PAYLOAD)
-    });
-    let telemetry: Arc<[Prepared]> = telemetry.collect::<anyhow::Result<_>>()?;
+    let requests = Arc::new(Requests::new(plan.writing, &plan.peer, &fleet)?);
     let protocol = if plan.http2 { tls::HTTP2 } else { tls::HTTP1 };
     let tls = TlsConnector::from(tls::client(&plan.peer.ca_file, &[protocol])?);
     let mut connections = Vec::new();
@@ -135,7 +136,7 @@ async fn carry_out(plan: Plan) -> anyhow::Result<Vec<Outcome>> {
             Step::Once(devices) => {
                 for (lane, connection) in connections.drain(..).enumerate() {
                     let turns = devices.clone().skip(lane).step_by(lanes).collect();
-                    work.spawn(once(connection, telemetry.clone(), turns));
+                    work.spawn(once(connection, requests.clone(), turns));
                 }
             }
             Step::Receive(devices) => {
@@ -153,19 +154,19 @@ async fn carry_out(plan: Plan) -> anyhow::Result<Vec<Outcome>> {
             Step::Closed(duration) => {
                 let until = Instant::now() + *duration;
                 for (lane, connection) in connections.drain(..).enumerate() {
-                    let turns = Turns::new(lane, lanes, telemetry.len());
-                    work.spawn(closed(connection, telemetry.clone(), turns, until));
+                    let turns = Turns::new(lane, lanes, fleet.devices.len());
+                    work.spawn(closed(connection, requests.clone(), turns, until));
                 }
             }
             Step::Open { share, duration } => {
                 let due = pace::start(rate * share, *duration, lanes)?;
                 for (lane, (connection, due)) in connections.drain(..).zip(due).enumerate() {
-                    let turns = Turns::new(lane, lanes, telemetry.len());
-                    work.spawn(open(connection, telemetry.clone(), turns, due));
+                    let turns = Turns::new(lane, lanes, fleet.devices.len());
+                    work.spawn(open(connection, requests.clone(), turns, due));
                 }
             }
         }
-        let mut tally = Tally::new()?;
+        let mut tally = Tally::new(step.answers(plan.writing))?;
         while let Some(finished) = timeout(step.limit(), work.join_next())
             .await
             .with_context(|| format!("no answer within {:?} in {step:?}", step.limit()))?
@@ -176,7 +177,10 @@ async fn carry_out(plan: Plan) -> anyhow::Result<Vec<Outcome>> {
         }
         if !tally.refused.is_empty() || tally.histogram.is_empty() {
             let (done, refused) = (tally.histogram.len(), &tally.refused);
-            bail!("{step:?}: {done} answers were 204, others by status: {refused:?}");
+            let expected = tally.expected;
+            bail!(
+                "{step:?}: {done} answers were among {expected:?}, others by status: {refused:?}"
+            );
         }
         outcomes.push(watched.end(&plan, &tally)?);
     }
@@ -184,6 +188,14 @@ async fn carry_out(plan: Plan) -> anyhow::Result<Vec<Outcome>> {
 }
 
 impl Step {
+    /// The only answers that count.
+    fn answers(&self, writing: Writing) -> &'static [StatusCode] {
+        match self {
+            Self::Once(_) | Self::Closed(_) | Self::Open { .. } => writing.answers(),
+            Self::Receive(_) => &[StatusCode::NO_CONTENT],
+        }
+    }
+
     /// Nobody waits longer for a step; a peer that hangs has failed.
     fn limit(&self) -> Duration {
         match self {
@@ -197,11 +209,12 @@ impl Step {
 
 type Done = anyhow::Result<(Connection, Tally)>;
 
-async fn once(mut connection: Connection, telemetry: Arc<[Prepared]>, turns: Vec<usize>) -> Done {
-    let mut tally = Tally::new()?;
-    for index in turns {
+async fn once(mut connection: Connection, requests: Arc<Requests>, turns: Vec<usize>) -> Done {
+    let mut tally = Tally::new(requests.answers())?;
+    for device in turns {
+        let request = requests.of(device)?;
         let begun = Instant::now();
-        let answer = connection.exchange(&telemetry[index]).await?;
+        let answer = connection.exchange(&request).await?;
         tally.count(answer.status, begun);
     }
     Ok((connection, tally))
@@ -209,14 +222,15 @@ async fn once(mut connection: Connection, telemetry: Arc<[Prepared]>, turns: Vec
 
 async fn closed(
     mut connection: Connection,
-    telemetry: Arc<[Prepared]>,
+    requests: Arc<Requests>,
     mut turns: Turns,
     until: Instant,
 ) -> Done {
-    let mut tally = Tally::new()?;
+    let mut tally = Tally::new(requests.answers())?;
     let mut begun = Instant::now();
     while begun < until {
-        let answer = connection.exchange(&telemetry[turns.next()]).await?;
+        let request = requests.of(turns.next())?;
+        let answer = connection.exchange(&request).await?;
         tally.count(answer.status, begun);
         begun = Instant::now();
     }
@@ -225,13 +239,14 @@ async fn closed(
 
 async fn open(
     mut connection: Connection,
-    telemetry: Arc<[Prepared]>,
+    requests: Arc<Requests>,
     mut turns: Turns,
     mut due: pace::Lane,
 ) -> Done {
-    let mut tally = Tally::new()?;
+    let mut tally = Tally::new(requests.answers())?;
     while let Some(moment) = due.recv().await {
-        let answer = connection.exchange(&telemetry[turns.next()]).await?;
+        let request = requests.of(turns.next())?;
+        let answer = connection.exchange(&request).await?;
         tally.count(answer.status, moment);
     }
     Ok((connection, tally))
@@ -262,13 +277,15 @@ impl Turns {
 
 /// What one connection counted.
 struct Tally {
+    expected: &'static [StatusCode],
     histogram: Histogram<u32>,
     refused: BTreeMap<u16, u64>,
 }
 
 impl Tally {
-    fn new() -> anyhow::Result<Self> {
+    fn new(expected: &'static [StatusCode]) -> anyhow::Result<Self> {
         Ok(Self {
+            expected,
             // 1 µs to 1 min; two digits are 1 %, and little memory to walk through.
             histogram: Histogram::new_with_bounds(1, 60_000_000, 2)?,
             refused: BTreeMap::new(),
@@ -276,7 +293,7 @@ impl Tally {
     }
 
     fn count(&mut self, status: StatusCode, begun: Instant) {
-        if status == StatusCode::NO_CONTENT {
+        if self.expected.contains(&status) {
             let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
             self.histogram.saturating_record(micros);
         } else {
@@ -361,11 +378,11 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_acknowledged_is_counted_as_done() {
-        let mut tally = Tally::new().unwrap();
+    fn only_what_was_answered_as_expected_is_counted_as_done() {
+        let mut tally = Tally::new(&[StatusCode::NO_CONTENT]).unwrap();
         tally.count(StatusCode::NO_CONTENT, Instant::now());
-        tally.count(StatusCode::SERVICE_UNAVAILABLE, Instant::now());
+        tally.count(StatusCode::ACCEPTED, Instant::now());
         assert_eq!(tally.histogram.len(), 1);
-        assert_eq!(tally.refused[&503], 1);
+        assert_eq!(tally.refused[&202], 1);
     }
 }

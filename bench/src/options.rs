@@ -67,6 +67,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=120))]
     quiet: Option<u16>,
 
+    /// Messages that the recovery row stores, in thousands [default: 1000, with --quick 100]
+    #[arg(long, value_name = "THOUSANDS", value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    messages: Option<u16>,
+
     /// Measure this binary of the gateway instead of building one
     #[arg(long, value_name = "FILE")]
     gateway_binary: Option<PathBuf>,
@@ -119,6 +123,7 @@ pub(crate) struct Options {
     pub(crate) http2: bool,
     pub(crate) sessions: usize,
     pub(crate) quiet: Duration,
+    pub(crate) messages: usize,
     pub(crate) gateway_binary: Option<PathBuf>,
     pub(crate) json: Option<PathBuf>,
 }
@@ -126,10 +131,10 @@ pub(crate) struct Options {
 impl Arguments {
     /// The options with `--quick` and the defaults worked in.
     pub(crate) fn options(self) -> Options {
-        let (rounds, seconds, sessions, quiet) = if self.quick {
-            (2, 2, 1000, 5)
+        let (rounds, seconds, sessions, quiet, messages) = if self.quick {
+            (2, 2, 1000, 5, 100)
         } else {
-            (5, 5, 10_000, 60)
+            (5, 5, 10_000, 60, 1000)
         };
         let duration = |seconds: u16| Duration::from_secs(u64::from(seconds));
         let mut peers = self.peers;
@@ -154,6 +159,7 @@ impl Arguments {
             http2: self.h2,
             sessions: usize::from(self.sessions.unwrap_or(sessions)),
             quiet: duration(self.quiet.unwrap_or(quiet)),
+            messages: usize::from(self.messages.unwrap_or(messages)) * 1000,
             gateway_binary: self.gateway_binary,
             json: self.json,
         }

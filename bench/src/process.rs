@@ -69,8 +69,13 @@ impl Process {
     pub(crate) fn ensure_running(&mut self) -> anyhow::Result<()> {
         match self.child.try_wait()? {
             None => Ok(()),
-            Some(status) => Err(ended(&self.name, status, &self.log)),
+            Some(status) => Err(self.ended(status)),
         }
+    }
+
+    /// What it has printed.
+    pub(crate) fn printed(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// The process's number.
@@ -78,6 +83,17 @@ impl Process {
         self.child
             .id()
             .with_context(|| format!("{} has ended", self.name))
+    }
+
+    fn ended(&self, status: ExitStatus) -> anyhow::Error {
+        let printed = self.printed();
+        let lines: Vec<_> = printed.lines().collect();
+        let tail = &lines[lines.len().saturating_sub(10)..];
+        anyhow!(
+            "{} ended by itself ({status}); it printed:\n{}",
+            self.name,
+            tail.join("\n")
+        )
     }
 }
 
@@ -135,16 +151,6 @@ where
 
 /// Long enough for a gateway that says goodbye to 10,000 sessions.
 const STOPPING: Duration = Duration::from_secs(5);
-
-fn ended(name: &str, status: ExitStatus, log: &Path) -> anyhow::Error {
-    let printed = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<_> = printed.lines().collect();
-    let tail = &lines[lines.len().saturating_sub(10)..];
-    anyhow!(
-        "{name} ended by itself ({status}); it printed:\n{}",
-        tail.join("\n")
-    )
-}
 
 /// The processor time that a process has used, in user and kernel mode.
 pub(crate) fn processor_time(pid: u32) -> anyhow::Result<Duration> {

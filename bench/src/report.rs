@@ -94,7 +94,7 @@ impl Report {
 
 fn describe(options: &Options) -> String {
     format!(
-        "hub {}; {} rounds of {} s, {} connections over {}, {} devices, 100 bytes of JSON; memory: {} sessions, quiet for {} s",
+        "hub {}; {} rounds of {} s, {} connections over {}, {} devices, 100 bytes of JSON; memory: {} sessions, quiet for {} s; recovery: {} messages",
         options.hub.name(),
         options.rounds,
         options.measured.as_secs(),
@@ -103,6 +103,7 @@ fn describe(options: &Options) -> String {
         options.devices,
         options.sessions,
         options.quiet.as_secs(),
+        options.messages,
     )
 }
 
@@ -117,9 +118,10 @@ impl Table {
             })
         };
         let comparisons = figure.comparisons().iter().filter_map(|comparison| {
-            let values = samples.compare(figure, comparison.by);
+            let Comparison { of, by, goal: _ } = *comparison;
+            let values = samples.compare(figure, of, by);
             let verdict = Verdict::of(*comparison, figure, &values, samples);
-            line(label(figure.ours(), comparison.by), &values, verdict)
+            line(label(of, by), &values, verdict)
         });
         Self {
             figure,
@@ -163,12 +165,12 @@ impl Verdict {
 }
 
 /// What is set against what.
-fn label(ours: Subject, by: Measure) -> String {
-    let ours = ours.name();
+fn label(whose: Subject, by: Measure) -> String {
+    let whose = whose.name();
     match by {
-        Measure::Alone => ours.to_owned(),
-        Measure::RatioTo(other) => format!("{ours} / {}", other.name()),
-        Measure::LessThan(other) => format!("{ours} - {}", other.name()),
+        Measure::Alone => whose.to_owned(),
+        Measure::RatioTo(other) => format!("{whose} / {}", other.name()),
+        Measure::LessThan(other) => format!("{whose} - {}", other.name()),
     }
 }
 

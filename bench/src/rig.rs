@@ -70,6 +70,8 @@ async fn measure(options: &Options) -> anyhow::Result<()> {
                     Run::Telemetry(peer) => trial::telemetry(&rig, peer).await,
                     Run::Cold(peer) => trial::cold(&rig, peer).await,
                     Run::Memory(peer) => trial::memory(&rig, peer).await,
+                    Run::Writes(writing) => trial::writes(&rig, writing).await,
+                    Run::Recovery => trial::recovery(&rig).await,
                     Run::Intake(hub) => trial::intake(&rig, hub).await,
                     Run::Connections(hub) => trial::connections(&rig, hub).await,
                 }
@@ -100,7 +102,8 @@ impl Rig {
         let wanted = Vec::from_iter(Trial::wanted(&options.rows));
         let is_wanted = |subject| {
             let runs = wanted.iter().flat_map(|trial| trial.runs(&options.peers));
-            runs.map(Run::subject).any(|wanted| wanted == subject)
+            let programs = runs.map(|run| run.subject().program());
+            programs.into_iter().any(|needed| needed == subject)
         };
         let is_hub = options.hub == HubKind::Emulator;
         let (gateway, emulator) = (

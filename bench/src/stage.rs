@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use crate::bare_proxy;
 use crate::fleet::Fleet;
 use crate::http_client::{Connection, Prepared};
-use crate::load::{Outcome, Plan, Step};
+use crate::load::{Outcome, Plan, Step, Writing};
 use crate::process::{self, Process};
 use crate::rig::Rig;
 use crate::tls::{self, Endpoint};
@@ -21,10 +21,12 @@ pub(crate) mod certificates;
 mod emulator;
 pub(crate) mod gateway;
 mod hub_alone;
+mod kept;
 mod mosquitto;
 pub(crate) mod node;
 
 pub(crate) use hub_alone::HubStage;
+pub(crate) use kept::Kept;
 
 /// What stands between the load generator and the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ValueEnum)]
@@ -50,11 +52,21 @@ pub(crate) enum HubKind {
     Emulator,
 }
 
+/// How the gateway of a stage is set up, beyond what every peer is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Setting {
+    /// It keeps on a disk what must survive.
+    pub(crate) has_disk: bool,
+    /// Nobody listens where it looks for the hub.
+    pub(crate) is_hub_away: bool,
+}
+
 /// A hub and one peer. Both end when this is dropped.
 pub(crate) struct Stage<'a> {
     rig: &'a Rig,
     folder: PathBuf,
     hub: Hub,
+    kind: PeerKind,
     peer: Peer,
     fleet: Fleet,
 }
@@ -109,6 +121,24 @@ impl HubKind {
 impl<'a> Stage<'a> {
     /// Starts both, with that many devices.
     pub(crate) async fn open(rig: &'a Rig, kind: PeerKind, devices: usize) -> anyhow::Result<Self> {
+        Self::open_with(rig, kind, devices, Setting::default()).await
+    }
+
+    /// Starts both, the gateway set up like this, with that many devices.
+    pub(crate) async fn open_gateway(
+        rig: &'a Rig,
+        devices: usize,
+        setting: Setting,
+    ) -> anyhow::Result<Self> {
+        Self::open_with(rig, PeerKind::Gateway, devices, setting).await
+    }
+
+    async fn open_with(
+        rig: &'a Rig,
+        kind: PeerKind,
+        devices: usize,
+        setting: Setting,
+    ) -> anyhow::Result<Self> {
         let folder = rig.new_folder(kind.name())?;
         let mut fleet = Fleet::new(devices)?;
         let hub = Hub::open(rig, rig.options.hub, &folder, &fleet).await?;
@@ -116,7 +146,14 @@ impl<'a> Stage<'a> {
         let listen = free_address()?;
         let begun = Instant::now();
         let process = match kind {
-            PeerKind::Gateway => gateway::start(rig, &folder, listen, &hub.endpoint, &fleet)?,
+            PeerKind::Gateway => {
+                let mut known_hub = hub.endpoint.clone();
+                if setting.is_hub_away {
+                    known_hub.address = free_address()?;
+                }
+                gateway::configure(rig, &folder, listen, &known_hub, &fleet, setting.has_disk)?;
+                gateway::start(rig, &folder)?
+            }
             PeerKind::BareProxy => bare_proxy(rig, &folder, listen, &hub.endpoint)?,
             PeerKind::Node => node::start(rig, &folder, listen, &hub.endpoint, &fleet)?,
         };
@@ -138,6 +175,7 @@ impl<'a> Stage<'a> {
             rig,
             folder,
             hub,
+            kind,
             peer,
             fleet,
         })
@@ -149,12 +187,23 @@ impl<'a> Stage<'a> {
         connections: usize,
         steps: &[Step],
     ) -> anyhow::Result<Vec<Outcome>> {
+        self.write(Writing::Keyless, connections, steps).await
+    }
+
+    /// The same, with devices that write in this way.
+    pub(crate) async fn write(
+        &mut self,
+        writing: Writing,
+        connections: usize,
+        steps: &[Step],
+    ) -> anyhow::Result<Vec<Outcome>> {
         let plan = Plan {
             peer: self.peer.endpoint.clone(),
             hub: self.hub.endpoint.clone(),
             fleet_file: self.folder.join(FLEET),
             connections,
             http2: self.rig.options.http2,
+            writing,
             peer_pid: self.peer.process.id()?,
             hub_pid: self.hub.process.id()?,
             steps: steps.to_vec(),
@@ -167,6 +216,44 @@ impl<'a> Stage<'a> {
         self.peer.process.ensure_running()?;
         serde_json::from_slice(&printed?)
             .context("the load generator printed something else than outcomes")
+    }
+
+    /// Waits until the hub has acknowledged so many messages of the gateway's devices.
+    pub(crate) async fn delivered(&self, messages: u64) -> anyhow::Result<()> {
+        let until = Instant::now() + LONGEST_DELIVERY;
+        loop {
+            let acknowledged = gateway::acknowledged(&self.folder).await?;
+            if acknowledged >= messages {
+                return Ok(());
+            }
+            if Instant::now() > until {
+                bail!(
+                    "the hub has {acknowledged} of {messages} messages {LONGEST_DELIVERY:?} later"
+                );
+            }
+            tokio::time::sleep(LOOK_AT_METRICS).await;
+        }
+    }
+
+    /// Ends the gateway, and starts it again with what it has kept, none of which is in the system's memory.
+    pub(crate) async fn restart(mut self) -> anyhow::Result<Self> {
+        self.peer.process.stop().await?;
+        gateway::kept(&self.folder)?.forget()?;
+        let begun = Instant::now();
+        self.peer.process = gateway::start(self.rig, &self.folder)?;
+        self.peer.wait(self.kind).await?;
+        self.peer.start = begun.elapsed();
+        Ok(self)
+    }
+
+    /// What the gateway has on its disk.
+    pub(crate) fn kept(&self) -> anyhow::Result<Kept> {
+        gateway::kept(&self.folder)
+    }
+
+    /// How many entries the gateway says that it has found at its start.
+    pub(crate) fn recovered(&self) -> anyhow::Result<usize> {
+        gateway::recovered(&self.peer.process)
     }
 
     /// Stops both.
@@ -276,6 +363,11 @@ fn free_address() -> anyhow::Result<SocketAddr> {
 const FLEET: &str = "fleet.json";
 /// What a start is measured in.
 const LOOK: Duration = Duration::from_millis(1);
-const LONGEST_START: Duration = Duration::from_secs(20);
+/// Seldom enough to cost the gateway nothing.
+const LOOK_AT_METRICS: Duration = Duration::from_millis(20);
+/// A gateway that reads millions of stored messages at its start.
+const LONGEST_START: Duration = Duration::from_secs(60);
+/// What a minute of load has left behind, at a hub that is slow.
+const LONGEST_DELIVERY: Duration = Duration::from_secs(120);
 /// The longest plan: 15,000 sessions opened and received on, at a peer that is slow.
 const LONGEST_LOAD: Duration = Duration::from_secs(400);

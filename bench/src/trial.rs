@@ -7,6 +7,10 @@ use crate::rig::Rig;
 use crate::rows::{Figure, Gained};
 use crate::stage::{HubKind, HubStage, PeerKind, Stage};
 
+mod durable;
+
+pub(crate) use durable::{recovery, writes};
+
 /// Rate, cost, latency at half load.
 pub(crate) async fn telemetry(rig: &Rig, peer: PeerKind) -> anyhow::Result<Gained> {
     let options = &rig.options;

@@ -46,7 +46,7 @@ pub(super) async fn receive(
     peer: Endpoint,
     devices: Vec<Device>,
 ) -> Done {
-    let mut tally = Tally::new()?;
+    let mut tally = Tally::new(&[StatusCode::NO_CONTENT])?;
     for Device { id, token, .. } in devices {
         let begun = Instant::now();
         let path = format!("/devices/{id}/messages/devicebound");

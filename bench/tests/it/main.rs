@@ -80,6 +80,42 @@ fn the_emulator_is_measured_beside_another_hub() {
 }
 
 #[test]
+#[ignore = "needs mosquitto, and the program itself in TOMBOLO: ./test conformance"]
+fn what_is_kept_on_a_disk_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("result.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_tombolo-bench"))
+        .args("--only writes,recovery --rounds 1 --seconds 1 --messages 2".split(' '))
+        .args("--devices 256 --connections 4 --gateway-binary".split(' '))
+        .arg(std::env::var_os("TOMBOLO").expect("TOMBOLO names the program"))
+        .arg("--json")
+        .arg(&json)
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let table = |figure: &str| {
+        let mut tables = report["tables"].as_array().unwrap().iter();
+        tables.find(|table| table["figure"] == figure).unwrap()
+    };
+    let subjects = table("written")["subjects"].as_array().unwrap();
+    assert_eq!(subjects.len(), 4, "{subjects:?}");
+    for line in subjects {
+        assert!(line["spread"]["median"].as_f64().unwrap() > 0.0, "{line}");
+    }
+    for figure in ["recovery", "stored-on-disk"] {
+        let measured = table(figure)["subjects"][0]["spread"]["median"].as_f64();
+        assert!(measured.unwrap() > 0.0, "{figure}");
+    }
+}
+
+#[test]
 #[ignore = "needs mosquitto: ./test conformance"]
 fn a_peer_that_does_not_start_is_told_with_its_own_words() {
     let output = Command::new(env!("CARGO_BIN_EXE_tombolo-bench"))
