@@ -105,7 +105,8 @@ macro_rules! conformance {
                 a_failure_that_may_pass_puts_a_durable_entry_back,
                 a_durable_entry_that_fails_for_good_is_a_dead_letter,
                 a_fingerprint_tells_a_repetition_from_another_submission,
-                a_key_is_as_good_as_before_what_came_to_nothing,
+                an_id_is_as_good_as_before_what_came_to_nothing,
+                a_key_is_that_of_one_request_of_whatever_kind,
                 a_receipt_follows_its_submission,
                 the_keys_of_a_device_are_bounded,
             }
@@ -161,6 +162,8 @@ macro_rules! conformance {
                 a_key_is_answered_with_the_first_answer,
                 a_forgotten_key_begins_again,
                 a_key_ends,
+                what_is_noted_of_a_key_is_told_until_it_is_answered,
+                a_key_is_kept_whatever_the_wall_clock_does,
             }
             signals {
                 a_demand_makes_a_device_wanted_once,

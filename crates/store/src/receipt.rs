@@ -2,12 +2,20 @@
 //!
 //! ```text
 //!   submission with a fingerprint, or durable:   stored <-> sent --> acknowledged | refused
-//!   any other request with a key:                open --answer_key--> answered
+//!   any other request with a key:                open --note_key----> open, and what is noted
+//!                                                open --answer_key--> answered
 //!                                                open --forget_key--> (nothing)
 //! ```
 //!
 //! Both are kept for [`Receipt::KEPT`], both are at most 256 bytes on disk, and a device has as many of them at most
 //! as the engine's configuration says.
+//!
+//! # By which clock
+//!
+//! While an engine runs, a record ages by the clock that nobody sets: however the wall clock is moved, it is kept for its time.
+//! Across a restart there is no such clock. What is there when an engine starts has the age that the wall clock gives it,
+//! none if that says it is of the future; so a clock set forward between two runs by more than the time makes the second
+//! run forget, and one set back makes it remember for longer, by the same time at most.
 
 use std::time::Duration;
 
@@ -21,7 +29,9 @@ use crate::{Failure, SubmissionId};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fingerprint([u8; 16]);
 
-/// What a device's idempotency key is called here: a hash of all that the record belongs to.
+/// What a device's idempotency key is called here: a hash of all that the record belongs to. A submission with a
+/// fingerprint is called so too, so a key is that of one request, whatever becomes of it: a key whose number is that of
+/// such a submission is that of another request, and the other way round.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct KeyId(pub u128);
 
@@ -30,14 +40,15 @@ pub struct KeyId(pub u128);
 pub enum KeyState {
     /// It was not known: it has begun with this call.
     Begun,
-    /// It has begun before and has no answer: another request is under way, one ended without a word, or the reply of the
-    /// call that began it was lost.
-    Open,
+    /// It has begun before and has no answer: another request is under way, one ended before all was done, or the reply of
+    /// the call that began it was lost. With what was noted last, if anything was.
+    Open(Option<Answer>),
     /// It has an answer.
     Answered(Answer),
 }
 
-/// What the first request with a key was answered, in the words of whoever answered. Never a secret: it is on disk.
+/// What the first request with a key was answered, or how far it has come, in the words of whoever answered. Never a secret:
+/// it is on disk.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer(Box<[u8]>);
 
@@ -144,7 +155,8 @@ impl Answer {
 }
 
 impl Receipt {
-    /// How long a receipt and the record of a key are kept, from the moment of acceptance on.
+    /// How long a receipt and the record of a key are kept, from the moment of acceptance on, by
+    /// [the clock that nobody sets](self#by-which-clock).
     pub const KEPT: Duration = Duration::from_secs(8 * 24 * 3600);
 }
 

@@ -92,6 +92,20 @@ pub trait Registry: Send + Sync {
         fingerprint: Fingerprint,
     ) -> Result<KeyState, KeyError>;
 
+    /// Notes how far a request has come whose key has begun, so that a repetition does only the rest; the newest note stands
+    /// until there is an answer. It returns when the note survives a restart, if the engine can do that. Harmless if the
+    /// key has not begun, is answered, or is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn note_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        note: Answer,
+    ) -> Result<(), StoreError>;
+
     /// Remembers the answer of a request whose key has begun; the first one stands. It returns when the answer survives a
     /// restart, if the engine can do that. Harmless if the key has not begun, or is forgotten.
     ///
@@ -105,7 +119,7 @@ pub trait Registry: Send + Sync {
         answer: Answer,
     ) -> Result<(), StoreError>;
 
-    /// Forgets a key that has begun and has no answer: nothing was done, and a repetition shall do it.
+    /// Forgets a key that has begun and has no answer, with what is noted: nothing was done, and a repetition shall do it.
     ///
     /// # Errors
     ///

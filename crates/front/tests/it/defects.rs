@@ -88,6 +88,15 @@ impl Registry for Faulty {
         self.0.begin_key(identity, id, fingerprint).await
     }
 
+    async fn note_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        note: Answer,
+    ) -> Result<(), StoreError> {
+        self.0.note_key(identity, id, note).await
+    }
+
     async fn answer_key(
         &self,
         identity: &Identity,

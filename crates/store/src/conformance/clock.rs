@@ -1,4 +1,4 @@
-//! A clock that stands until it is moved.
+//! A clock that stands until it is moved, each of its faces by itself.
 
 use std::{
     sync::Arc,
@@ -15,6 +15,8 @@ use crate::Clock;
 pub struct ManualClock {
     started: Instant,
     passed: Arc<Mutex<Duration>>,
+    /// By how many milliseconds the wall clock was moved without time passing.
+    moved: Arc<Mutex<i64>>,
 }
 
 impl ManualClock {
@@ -24,12 +26,18 @@ impl ManualClock {
         Self {
             started: Instant::now(),
             passed: Arc::default(),
+            moved: Arc::default(),
         }
     }
 
     /// Lets time pass, on both faces of the clock.
     pub fn advance(&self, duration: Duration) {
         *self.passed.lock() += duration;
+    }
+
+    /// Sets the wall clock forward by so many seconds, or back, as people and time servers do.
+    pub fn move_wall_clock(&self, seconds: i64) {
+        *self.moved.lock() += seconds * 1000;
     }
 }
 
@@ -39,7 +47,8 @@ impl Clock for ManualClock {
     }
 
     fn timestamp(&self) -> Timestamp {
-        Timestamp::from_unix_seconds(STARTED_AT).saturating_add(*self.passed.lock())
+        let started = Timestamp::from_unix_millis(STARTED_AT * 1000 + *self.moved.lock());
+        started.saturating_add(*self.passed.lock())
     }
 }
 

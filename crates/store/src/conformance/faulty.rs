@@ -364,6 +364,17 @@ impl Registry for Faulty {
             .await
     }
 
+    async fn note_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        note: Answer,
+    ) -> Result<(), StoreError> {
+        self.faults
+            .around(self.store.registry.note_key(identity, id, note))
+            .await
+    }
+
     async fn answer_key(
         &self,
         identity: &Identity,

@@ -673,26 +673,52 @@ pub async fn a_receipt_follows_its_submission(engine: Engine) {
     assert_eq!(device.receipt(2).await, None);
 }
 
-/// What has failed, but not for good, may come again under its key; what has failed for good may not.
-pub async fn a_key_is_as_good_as_before_what_came_to_nothing(engine: Engine) {
+/// What has failed, but not for good, may come again under its id, with a key or without; what has failed for good may not.
+pub async fn an_id_is_as_good_as_before_what_came_to_nothing(engine: Engine) {
     let device = engine.owned("dev1").await;
     let mut reader = device.open().await;
-    let mut keyed = engine.submission(&device.identity, 1, telemetry("x"));
-    keyed.fingerprint = Some(Fingerprint::of(&[b"x"]));
-    for failure in [
-        Failure::HubUnavailable,
-        Failure::HubTimeout,
-        Failure::DoesNotFit,
-    ] {
-        let ticket = engine.submit(keyed.clone()).await.expect("there is room");
-        let taken = reader.take(Lane::Telemetry, 9).await;
-        let taken = taken.expect("the lease stands");
-        assert_eq!(texts(&taken), ["x"], "{failure}");
-        settle(&mut reader, &taken[0], Err(failure.clone())).await;
-        assert_eq!(outcome(ticket).await, Err(failure));
+    for (id, fingerprint) in [(1, Some(Fingerprint::of(&[b"x"]))), (2, None)] {
+        let mut submission = engine.submission(&device.identity, id, telemetry("x"));
+        submission.fingerprint = fingerprint;
+        let submit = async || engine.submit(submission.clone()).await;
+        for failure in [
+            Failure::HubUnavailable,
+            Failure::HubTimeout,
+            Failure::DoesNotFit,
+        ] {
+            let ticket = submit().await.expect("there is room");
+            let taken = reader.take(Lane::Telemetry, 9).await;
+            let taken = taken.expect("the lease stands");
+            assert_eq!(texts(&taken), ["x"], "{failure}");
+            settle(&mut reader, &taken[0], Err(failure.clone())).await;
+            assert_eq!(outcome(ticket).await, Err(failure));
+        }
+        let again = submit().await.expect("it is known");
+        assert_eq!(outcome(again).await, Err(Failure::DoesNotFit));
     }
-    let again = engine.submit(keyed).await.expect("it is known");
-    assert_eq!(outcome(again).await, Err(Failure::DoesNotFit));
+}
+
+/// A key whose number is that of a submission with a fingerprint is that of another request, and the other way round. A
+/// submission without one has nothing to do with keys.
+pub async fn a_key_is_that_of_one_request_of_whatever_kind(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let registry = &engine.store.registry;
+    let begin = async |id| {
+        let fingerprint = Fingerprint::of(&[b"x"]);
+        sure(|| registry.begin_key(&device.identity, KeyId(id), fingerprint)).await
+    };
+    device.submit_keyed(1, "x").await.expect("there is room");
+    assert_eq!(begin(1).await, Err(KeyError::Reused));
+    begin(2).await.expect("there is room");
+    let submitted = device.submit_keyed(2, "x").await.err();
+    assert_eq!(submitted, Some(SubmitError::KeyReused));
+    device.submit(2, telemetry("no key")).await;
+    sure(|| registry.forget_key(&device.identity, KeyId(2)))
+        .await
+        .expect("the engine is there");
+    begin(3).await.expect("there is room");
+    device.submit_keyed(4, "x").await.expect("there is room");
+    assert_eq!(begin(3).await, Ok(KeyState::Open(None)));
 }
 
 /// One more key than the bound is refused, of whatever kind; a known one is not one more.
@@ -704,22 +730,22 @@ pub async fn the_keys_of_a_device_are_bounded(engine: Engine) {
         let fingerprint = Fingerprint::of(&[b"x"]);
         sure(|| registry.begin_key(&device.identity, KeyId(id), fingerprint)).await
     };
-    begin(1).await.expect("there is room");
+    begin(2001).await.expect("there is room");
     for id in 1..limit as u128 {
         device.submit_keyed(id, "x").await.expect("there is room");
     }
     let one_more = device.submit_keyed(1000, "x").await.err();
     assert_eq!(one_more, Some(SubmitError::TooManyKeys { limit }));
-    assert_eq!(begin(2).await, Err(KeyError::TooMany { limit }));
+    assert_eq!(begin(2002).await, Err(KeyError::TooMany { limit }));
     device.submit_keyed(1, "x").await.expect("it is known");
-    assert_eq!(begin(1).await, Ok(KeyState::Open));
+    assert_eq!(begin(2001).await, Ok(KeyState::Open(None)));
     device.submit(1001, telemetry("no key")).await;
 
-    sure(|| registry.forget_key(&device.identity, KeyId(1)))
+    sure(|| registry.forget_key(&device.identity, KeyId(2001)))
         .await
         .expect("the engine is there");
     device.submit_keyed(1000, "x").await.expect("there is room");
-    assert_eq!(begin(2).await, Err(KeyError::TooMany { limit }));
+    assert_eq!(begin(2002).await, Err(KeyError::TooMany { limit }));
 }
 
 async fn take(reader: &mut Box<dyn OutboxReader>, lane: Lane, max: usize) -> Vec<String> {

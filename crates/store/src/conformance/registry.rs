@@ -165,9 +165,9 @@ pub async fn a_key_is_answered_with_the_first_answer(engine: Engine) {
     let begin = async || begin_key(&engine, 1, fingerprint).await;
     assert!(matches!(
         begin().await,
-        Ok(KeyState::Begun | KeyState::Open)
+        Ok(KeyState::Begun | KeyState::Open(None))
     ));
-    assert_eq!(begin().await, Ok(KeyState::Open));
+    assert_eq!(begin().await, Ok(KeyState::Open(None)));
     let other = begin_key(&engine, 1, Fingerprint::of(&[b"other"])).await;
     assert_eq!(other, Err(KeyError::Reused));
 
@@ -182,6 +182,63 @@ pub async fn a_key_is_answered_with_the_first_answer(engine: Engine) {
     assert!(!matches!(elsewhere, Ok(KeyState::Answered(_))));
 }
 
+/// What is noted of a key is told to whoever uses it again, the newest note, until there is an answer; and it is forgotten
+/// with the key.
+pub async fn what_is_noted_of_a_key_is_told_until_it_is_answered(engine: Engine) {
+    let fingerprint = Fingerprint::of(&[b"request"]);
+    let told = async |id| begin_key(&engine, id, fingerprint).await;
+    let note = |text: &[u8]| Answer::new(text).expect("it is short enough");
+    note_key(&engine, 1, &note(b"never begun")).await;
+    told(1).await.expect("there is room");
+    assert_eq!(told(1).await, Ok(KeyState::Open(None)));
+    for text in [&b"half"[..], &[7; Answer::MAX_BYTES]] {
+        note_key(&engine, 1, &note(text)).await;
+        assert_eq!(told(1).await, Ok(KeyState::Open(Some(note(text)))));
+    }
+    let other = begin_key(&engine, 1, Fingerprint::of(&[b"other"])).await;
+    assert_eq!(other, Err(KeyError::Reused));
+    answer_key(&engine, 1, &note(b"all")).await;
+    note_key(&engine, 1, &note(b"too late")).await;
+    assert_eq!(told(1).await, Ok(KeyState::Answered(note(b"all"))));
+
+    told(2).await.expect("there is room");
+    note_key(&engine, 2, &note(b"half")).await;
+    forget_key(&engine, 2).await;
+    told(2).await.expect("there is room");
+    assert_eq!(told(2).await, Ok(KeyState::Open(None)));
+}
+
+/// A key is kept for its time, however the wall clock is moved meanwhile.
+pub async fn a_key_is_kept_whatever_the_wall_clock_does(engine: Engine) {
+    let fingerprint = Fingerprint::of(&[b"one"]);
+    let answer = Answer::new(b"done").expect("it is short");
+    let known = Ok(KeyState::Answered(answer.clone()));
+    begin_key(&engine, 1, fingerprint)
+        .await
+        .expect("there is room");
+    answer_key(&engine, 1, &answer).await;
+    const DAY: i64 = 24 * 3600;
+    for (other, jump) in [(2, 9 * DAY), (3, -5 * 3600), (4, -20 * DAY), (5, 400 * DAY)] {
+        engine.clock.move_wall_clock(jump);
+        // What makes an engine forget what is over.
+        begin_key(&engine, other, fingerprint)
+            .await
+            .expect("there is room");
+        forget_key(&engine, other).await;
+        assert_eq!(begin_key(&engine, 1, fingerprint).await, known);
+    }
+    engine
+        .clock
+        .advance(Receipt::KEPT - Duration::from_millis(1));
+    assert_eq!(begin_key(&engine, 1, fingerprint).await, known);
+    engine.clock.advance(Duration::from_millis(1));
+    begin_key(&engine, 2, fingerprint)
+        .await
+        .expect("there is room");
+    let other = begin_key(&engine, 1, Fingerprint::of(&[b"other"])).await;
+    assert!(matches!(other, Ok(KeyState::Begun | KeyState::Open(None))));
+}
+
 /// A key without an answer can be forgotten, and begins again.
 pub async fn a_forgotten_key_begins_again(engine: Engine) {
     let one = Fingerprint::of(&[b"one"]);
@@ -190,10 +247,13 @@ pub async fn a_forgotten_key_begins_again(engine: Engine) {
     forget_key(&engine, 1).await;
     let another = Fingerprint::of(&[b"another"]);
     let begun = begin_key(&engine, 1, another).await;
-    assert!(matches!(begun, Ok(KeyState::Begun | KeyState::Open)));
+    assert!(matches!(begun, Ok(KeyState::Begun | KeyState::Open(None))));
     answer_key(&engine, 2, &Answer::new(b"x").expect("it is short")).await;
     let never_begun = begin_key(&engine, 2, one).await;
-    assert!(matches!(never_begun, Ok(KeyState::Begun | KeyState::Open)));
+    assert!(matches!(
+        never_begun,
+        Ok(KeyState::Begun | KeyState::Open(None))
+    ));
 }
 
 /// A key is remembered for days, and then forgotten.
@@ -214,7 +274,7 @@ pub async fn a_key_ends(engine: Engine) {
         .await
         .expect("there is room");
     let other = begin_key(&engine, 1, Fingerprint::of(&[b"other"])).await;
-    assert!(matches!(other, Ok(KeyState::Begun | KeyState::Open)));
+    assert!(matches!(other, Ok(KeyState::Begun | KeyState::Open(None))));
 }
 
 async fn begin_key(
@@ -229,6 +289,13 @@ async fn begin_key(
 async fn answer_key(engine: &Engine, id: u128, answer: &Answer) {
     let (registry, dev1) = (&engine.store.registry, identity("dev1"));
     sure(|| registry.answer_key(&dev1, KeyId(id), answer.clone()))
+        .await
+        .expect("the engine is there");
+}
+
+async fn note_key(engine: &Engine, id: u128, note: &Answer) {
+    let (registry, dev1) = (&engine.store.registry, identity("dev1"));
+    sure(|| registry.note_key(&dev1, KeyId(id), note.clone()))
         .await
         .expect("the engine is there");
 }

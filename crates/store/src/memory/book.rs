@@ -1,11 +1,14 @@
 //! What is remembered of one device's writes, as a state machine: receipts, the records of idempotency keys, and dead
 //! letters. States: see `receipt.rs` of the contract.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Instant,
+};
 
 use iothub::{HubError, Timestamp};
 
-use super::location::Location;
+use super::{Moment, location::Location};
 use crate::{
     Answer, EntryId, Failure, Fingerprint, KeyId, KeyState, Lane, Outcome, Receipt, ReceiptState,
     SubmissionId,
@@ -18,9 +21,9 @@ pub(super) struct Book(Option<Box<Pages>>);
 struct Pages {
     records: BTreeMap<Name, Record>,
     /// Records with a fingerprint, in the order in which they end.
-    keyed: VecDeque<(Timestamp, Name)>,
+    keyed: VecDeque<(Instant, Name)>,
     /// The others.
-    unkeyed: VecDeque<(Timestamp, Name)>,
+    unkeyed: VecDeque<(Instant, Name)>,
     /// Entries that have failed for good, the newest last.
     dead: VecDeque<Dead>,
 }
@@ -46,6 +49,8 @@ pub(super) struct Record {
 /// How far a record's request is.
 pub(super) enum Progress {
     Open,
+    /// So much is noted of a request of another kind.
+    Noted(Answer),
     /// A submission is settled.
     Settled(Box<Outcome>, Timestamp),
     /// A request of another kind is answered.
@@ -81,12 +86,16 @@ impl Book {
         self.0.as_mut()?.records.get_mut(&name)
     }
 
-    /// Checks that a name is not that of another request.
+    /// Checks that a name is not that of another request. One with a fingerprint is made of a key, and a key is not that of a
+    /// submission and of a request of another kind.
     pub(super) fn check(
         &self,
         name: Name,
         fingerprint: Option<Fingerprint>,
     ) -> Result<Option<&Record>, Reused> {
+        if fingerprint.is_some() && self.get(name.of_other_kind()).is_some() {
+            return Err(Reused);
+        }
         let record = self.get(name);
         match record
             .and_then(|record| record.fingerprint)
@@ -103,6 +112,7 @@ impl Book {
         name: Name,
         fingerprint: Option<Fingerprint>,
         began_at: Timestamp,
+        now: Moment,
     ) {
         let record = Record {
             began_at,
@@ -110,13 +120,13 @@ impl Book {
             progress: Progress::Open,
             stored: None,
         };
-        self.put(name, record);
+        self.put(name, record, now);
     }
 
     /// Puts a record in; an older one of the same name makes way.
-    pub(super) fn put(&mut self, name: Name, record: Record) {
+    pub(super) fn put(&mut self, name: Name, record: Record, now: Moment) {
         let pages = self.0.get_or_insert_default();
-        let end = record.began_at.saturating_add(Receipt::KEPT);
+        let end = end_of(record.began_at, now);
         let is_keyed = record.fingerprint.is_some();
         let was_keyed = pages
             .records
@@ -125,13 +135,17 @@ impl Book {
         if was_keyed == Some(is_keyed) {
             return;
         }
-        if is_keyed {
-            pages.unkeyed.retain(|(_, other)| *other != name);
-            pages.keyed.push_back((end, name));
+        let (order, other_order) = if is_keyed {
+            (&mut pages.keyed, &mut pages.unkeyed)
         } else {
-            pages.keyed.retain(|(_, other)| *other != name);
-            pages.unkeyed.push_back((end, name));
+            (&mut pages.unkeyed, &mut pages.keyed)
+        };
+        if was_keyed.is_some() {
+            other_order.retain(|(_, other)| *other != name);
         }
+        // Nearly always the end: what was written again comes late after a restart.
+        let at = order.partition_point(|(other, _)| *other <= end);
+        order.insert(at, (end, name));
     }
 
     /// Notes what became of a submission that has a record.
@@ -185,7 +199,7 @@ impl Book {
     }
 
     /// Forgets what has ended. What a submission waits for is not forgotten before it is settled.
-    pub(super) fn forget(&mut self, now: Timestamp) {
+    pub(super) fn forget(&mut self, now: Instant) {
         let Some(pages) = &mut self.0 else {
             return;
         };
@@ -197,7 +211,7 @@ impl Book {
                 let is_waited_for = matches!(name, Name::Submission(_))
                     && pages.records.get(&name).is_some_and(Record::is_open);
                 if is_waited_for {
-                    order.push_back((now.saturating_add(Receipt::KEPT), name));
+                    order.push_back((now + Receipt::KEPT, name));
                 } else {
                     pages.records.remove(&name);
                 }
@@ -264,15 +278,26 @@ impl Book {
     }
 }
 
+impl Name {
+    /// What has the same number.
+    const fn of_other_kind(self) -> Self {
+        match self {
+            Self::Submission(id) => Self::Key(KeyId(id.0)),
+            Self::Key(id) => Self::Submission(SubmissionId(id.0)),
+        }
+    }
+}
+
 impl Record {
     pub(super) const fn is_open(&self) -> bool {
-        matches!(self.progress, Progress::Open)
+        matches!(self.progress, Progress::Open | Progress::Noted(_))
     }
 
     /// What is known of the key that the record is about, to whoever asks again.
     pub(super) fn key_state(&self) -> KeyState {
         match &self.progress {
-            Progress::Open | Progress::Settled(..) => KeyState::Open,
+            Progress::Open | Progress::Settled(..) => KeyState::Open(None),
+            Progress::Noted(note) => KeyState::Open(Some(note.clone())),
             Progress::Answered(answer) => KeyState::Answered(answer.clone()),
         }
     }
@@ -284,7 +309,7 @@ impl Record {
         while_open: impl FnOnce() -> ReceiptState,
     ) -> Receipt {
         let state = match &self.progress {
-            Progress::Open | Progress::Answered(_) => while_open(),
+            Progress::Open | Progress::Noted(_) | Progress::Answered(_) => while_open(),
             Progress::Settled(outcome, at) => match outcome.as_ref() {
                 Ok(_) => ReceiptState::Acknowledged { at: *at },
                 Err(failure) => ReceiptState::Refused {
@@ -299,6 +324,13 @@ impl Record {
             state,
         }
     }
+}
+
+/// When a record is forgotten that began then: by the clock that nobody sets, though of what was there before this process
+/// only the wall clock knows the age.
+fn end_of(began_at: Timestamp, now: Moment) -> Instant {
+    let age = now.timestamp.saturating_since(began_at);
+    now.instant + Receipt::KEPT.saturating_sub(age)
 }
 
 /// Cuts what the hub said, so that a record has a bound.
@@ -316,16 +348,19 @@ fn cut(text: &str, bytes: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::Done;
 
     #[test]
     fn what_is_settled_and_has_no_fingerprint_makes_way() {
         let mut book = Book::new();
+        let now = moment();
         for id in 0..3 {
-            book.open(name(id), None, at(0));
+            book.open(name(id), None, at(0), now);
         }
-        book.open(name(3), Some(Fingerprint::of(&[])), at(0));
+        book.open(name(3), Some(Fingerprint::of(&[])), at(0), now);
         settle(&mut book, 1);
         settle(&mut book, 3);
         book.make_room(3);
@@ -336,19 +371,39 @@ mod tests {
 
     #[test]
     fn a_record_ends_after_its_time_but_not_while_its_entry_waits() {
-        let mut book = Book::new();
-        book.open(name(1), None, at(0));
-        book.open(name(2), Some(Fingerprint::of(&[])), at(0));
-        book.open(Name::Key(KeyId(3)), Some(Fingerprint::of(&[])), at(0));
+        let (mut book, now) = (Book::new(), moment());
+        book.open(name(1), None, at(0), now);
+        book.open(name(2), Some(Fingerprint::of(&[])), at(0), now);
+        book.open(Name::Key(KeyId(3)), Some(Fingerprint::of(&[])), at(0), now);
         settle(&mut book, 2);
-        let kept = Receipt::KEPT.as_secs() as i64;
-        book.forget(at(kept - 1));
+        book.forget(now.instant + Receipt::KEPT - Duration::from_secs(1));
         assert_eq!(book.len(), 3);
-        book.forget(at(kept));
+        book.forget(now.instant + Receipt::KEPT);
         assert_eq!(book.len(), 1);
         settle(&mut book, 1);
-        book.forget(at(3 * kept));
+        book.forget(now.instant + 3 * Receipt::KEPT);
         assert!(book.is_empty());
+    }
+
+    #[test]
+    fn what_was_there_before_has_its_age_and_ends_in_its_turn() {
+        let (mut book, now) = (Book::new(), moment());
+        let day = 24 * 3600;
+        // The third is of the future: the wall clock was set back.
+        for (id, age) in [(1, 0), (2, 7 * day), (3, -9 * day), (4, 9 * day)] {
+            book.open(name(id), Some(Fingerprint::of(&[])), at(-age), now);
+            settle(&mut book, id);
+        }
+        let left_after = |book: &mut Book, days: i64| {
+            let days = u64::try_from(days * day).unwrap();
+            book.forget(now.instant + Duration::from_secs(days));
+            let is_there = |id| book.get(name(id)).is_some();
+            [1, 2, 3, 4].map(is_there)
+        };
+        assert_eq!(left_after(&mut book, 0), [true, true, true, false]);
+        assert_eq!(left_after(&mut book, 1), [true, false, true, false]);
+        assert_eq!(left_after(&mut book, 8), [false; 4]);
+        assert_eq!(book.keyed(), 0);
     }
 
     #[test]
@@ -371,6 +426,14 @@ mod tests {
 
     fn name(id: u128) -> Name {
         Name::Submission(SubmissionId(id))
+    }
+
+    /// The moment at second 0.
+    fn moment() -> Moment {
+        Moment {
+            instant: Instant::now(),
+            timestamp: at(0),
+        }
     }
 
     fn at(seconds: i64) -> Timestamp {

@@ -166,28 +166,40 @@ impl Lanes {
             return Ok(Some(entry.tickets.join()));
         }
         let outcome = self.outcomes.find(|(other, _)| *other == id);
-        Ok(outcome.map(|(_, outcome)| resolved(outcome.clone())))
+        let stands = |outcome: &&Outcome| match outcome {
+            Ok(_) => true,
+            Err(failure) => failure.is_final(),
+        };
+        let outcome = outcome.map(|(_, outcome)| outcome).filter(stands);
+        Ok(outcome.map(|outcome| resolved(outcome.clone())))
     }
 
     /// Puts an entry in; whoever calls has checked the bounds, and that [`Lanes::rejoin`] does not know it. True if
     /// its lane had nothing to take.
-    pub(super) fn push(&mut self, fresh: Fresh) -> (EntryId, Ticket<Outcome>, bool) {
+    pub(super) fn push(&mut self, fresh: Fresh, now: Moment) -> (EntryId, Ticket<Outcome>, bool) {
         let (tickets, ticket) = Waiters::new();
         let id = EntryId(self.last_entry + 1);
-        let was_empty = self.insert(id, fresh, tickets);
+        let was_empty = self.insert(id, fresh, tickets, now);
         (id, ticket, was_empty)
     }
 
     /// Puts an entry in that was there before a restart, in its place.
-    pub(super) fn restore(&mut self, id: EntryId, fresh: Fresh) {
-        self.insert(id, fresh, Waiters::none());
+    pub(super) fn restore(&mut self, id: EntryId, fresh: Fresh, now: Moment) {
+        self.insert(id, fresh, Waiters::none(), now);
     }
 
-    fn insert(&mut self, id: EntryId, fresh: Fresh, tickets: Waiters<Outcome>) -> bool {
+    fn insert(
+        &mut self,
+        id: EntryId,
+        fresh: Fresh,
+        tickets: Waiters<Outcome>,
+        now: Moment,
+    ) -> bool {
         self.last_entry = self.last_entry.max(id.0);
         if fresh.fingerprint.is_some() || fresh.keeping.is_stored() {
             let name = Name::Submission(fresh.id);
-            self.book.open(name, fresh.fingerprint, fresh.accepted_at);
+            self.book
+                .open(name, fresh.fingerprint, fresh.accepted_at, now);
         }
         let entry = Box::new(Entry {
             id,
@@ -248,7 +260,7 @@ impl Lanes {
     }
 
     /// Begins to make an entry durable, if it is ephemeral.
-    pub(super) fn persist(&mut self, id: SubmissionId) -> Persist {
+    pub(super) fn persist(&mut self, id: SubmissionId, now: Moment) -> Persist {
         let name = Name::Submission(id);
         let Some(entry) = self.entry_mut(id) else {
             let is_known = self.book.get(name).is_some()
@@ -267,7 +279,7 @@ impl Lanes {
                 let begun = Persist::Begun(entry.lane, entry.id);
                 let accepted_at = entry.accepted_at;
                 if self.book.get(name).is_none() {
-                    self.book.open(name, None, accepted_at);
+                    self.book.open(name, None, accepted_at, now);
                 }
                 begun
             }
@@ -384,7 +396,7 @@ impl Lanes {
     pub(super) fn tidy(&mut self, now: Moment) -> usize {
         let freed = self.give_up_overdue(now);
         self.outcomes.forget_after(MEMORY_OF_OUTCOMES, now.instant);
-        self.book.forget(now.timestamp);
+        self.book.forget(now.instant);
         if self.unsettled() == 0 {
             self.entry_by_submission = HashMap::new();
             for lane in &mut self.lanes {

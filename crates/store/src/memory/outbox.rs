@@ -146,7 +146,7 @@ impl Engine {
         if !self.reserve(fresh.size) {
             return Err(SubmitError::Full);
         }
-        let (_, ticket, was_empty) = lanes.push(fresh);
+        let (_, ticket, was_empty) = lanes.push(fresh, now);
         Ok((ticket, was_empty))
     }
 
@@ -174,7 +174,7 @@ impl Engine {
 
     /// Checks that a device may have one more key.
     pub(super) fn check_keys(&self, lanes: &mut Lanes, now: Moment) -> Result<(), KeysFull> {
-        lanes.book_mut().forget(now.timestamp);
+        lanes.book_mut().forget(now.instant);
         if lanes.book().keyed() >= self.config.keys {
             let limit = self.config.keys;
             return Err(KeysFull::OfDevice { limit });

@@ -17,6 +17,7 @@ pub use self::file::OpenError;
 use self::file::{Replaced, TokenFile};
 use super::{
     Memory,
+    book::Progress,
     partitioned::{Partitioned, page_of},
 };
 use crate::{
@@ -192,6 +193,22 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// Remembers how far the request of an open key has come.
+    async fn advance(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        progress: Progress,
+    ) -> Result<(), StoreError> {
+        if self.0.log().is_ok() {
+            return self.0.advance_durable_key(identity, id, progress).await;
+        }
+        self.0.advance_key(identity, id, progress);
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl Registry for Memory {
     async fn device(&self, identity: &Identity) -> Result<Option<DeviceRecord>, StoreError> {
@@ -254,17 +271,22 @@ impl Registry for Memory {
         self.0.begin_key(identity, id, fingerprint)
     }
 
+    async fn note_key(
+        &self,
+        identity: &Identity,
+        id: KeyId,
+        note: Answer,
+    ) -> Result<(), StoreError> {
+        self.advance(identity, id, Progress::Noted(note)).await
+    }
+
     async fn answer_key(
         &self,
         identity: &Identity,
         id: KeyId,
         answer: Answer,
     ) -> Result<(), StoreError> {
-        if self.0.log().is_ok() {
-            return self.0.answer_durable_key(identity, id, answer).await;
-        }
-        self.0.answer_key(identity, id, answer);
-        Ok(())
+        self.advance(identity, id, Progress::Answered(answer)).await
     }
 
     async fn forget_key(&self, identity: &Identity, id: KeyId) -> Result<(), StoreError> {

@@ -14,7 +14,7 @@ use super::{
     record::{Key, Record},
     written,
 };
-use crate::{Answer, Fingerprint, KeyError, KeyId, KeyState, StoreError, log::Kind};
+use crate::{Fingerprint, KeyError, KeyId, KeyState, StoreError, log::Kind};
 
 impl Engine {
     pub(in crate::memory) async fn begin_durable_key(
@@ -58,7 +58,7 @@ impl Engine {
         self.check_keys(&mut lanes, now)?;
         lanes
             .book_mut()
-            .open(name, Some(fingerprint), now.timestamp);
+            .open(name, Some(fingerprint), now.timestamp, now);
         let told = match lanes.book().get(name) {
             Some(record) => self.append_key(cell, id, record, Kind::Promise),
             None => Err(StoreError::Unavailable),
@@ -69,12 +69,12 @@ impl Engine {
         Ok(Err(Some(told?)))
     }
 
-    /// Remembers an answer, and says when that is on the disk.
-    pub(in crate::memory) async fn answer_durable_key(
+    /// Remembers how far a key's request has come, if it is open, and says when that is on the disk.
+    pub(in crate::memory) async fn advance_durable_key(
         self: &Arc<Self>,
         identity: &Identity,
         id: KeyId,
-        answer: Answer,
+        progress: Progress,
     ) -> Result<(), StoreError> {
         let Some(cell) = self.cell(identity) else {
             return Ok(());
@@ -87,7 +87,7 @@ impl Engine {
             if !record.is_open() {
                 return Ok(());
             }
-            record.progress = Progress::Answered(answer);
+            record.progress = progress;
             let record = lanes.book().get(Name::Key(id));
             record.map(|record| self.append_key(&cell, id, record, Kind::Note))
         };
@@ -149,10 +149,7 @@ impl Key {
             id,
             fingerprint: record.fingerprint,
             began_at: record.began_at,
-            answer: match &record.progress {
-                Progress::Answered(answer) => Some(answer.clone()),
-                Progress::Open | Progress::Settled(..) => None,
-            },
+            state: record.key_state(),
         })
     }
 }

@@ -7,7 +7,7 @@ use iothub::Identity;
 use super::{
     super::{
         Engine, Location, Moment,
-        book::{Dead, Name, Progress, Reused},
+        book::{Dead, Name, Progress, Record as BookRecord, Reused},
         cell::Cell,
         lanes::{Entry, Fresh, Keeping, Lanes, Persist, Slip, Taken},
         partitioned::page_of,
@@ -95,7 +95,7 @@ impl Engine {
         fresh.work = self
             .reserve(size)
             .then(|| Box::new(submission.work.clone()));
-        let (entry, ticket, _) = lanes.push(fresh);
+        let (entry, ticket, _) = lanes.push(fresh, now);
         let told = self.append_stored(cell, &lanes, id, work, move |engine, cell, result| {
             engine.entry_written(cell, lane, entry, result);
         });
@@ -170,7 +170,7 @@ impl Engine {
                 let mut lanes = self.lanes(&cell);
                 let work = lanes.entry(id).and_then(Entry::work).map(encode_work);
                 lanes.book_mut().make_room(self.config.keys);
-                match (lanes.persist(id), work) {
+                match (lanes.persist(id, self.now()), work) {
                     (Persist::Unknown, _) => return Err(PersistError::Unknown),
                     (Persist::Done, _) => return Ok(()),
                     (Persist::OnItsWay, _) => None,
@@ -197,8 +197,8 @@ impl Engine {
         }
     }
 
-    /// Notes what became of an entry that a restart would find. Nobody waits for that: if it is lost, the entry is sent
-    /// again.
+    /// Notes what became of an entry that a restart would find, or that has a key. Nobody waits for that: if it is lost, the
+    /// entry is sent again, by the restart or by a copy of its request.
     pub(in crate::memory) fn note_settled(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
@@ -207,11 +207,12 @@ impl Engine {
     ) {
         let id = entry.submission();
         let name = Name::Submission(id);
-        let Some(record) = lanes
-            .book()
-            .get(name)
-            .filter(|_| entry.keeping().is_stored())
-        else {
+        if self.log().is_err() {
+            return;
+        }
+        let outlives =
+            |record: &&BookRecord| entry.keeping().is_stored() || record.fingerprint.is_some();
+        let Some(record) = lanes.book().get(name).filter(outlives) else {
             return;
         };
         let Progress::Settled(outcome, at) = &record.progress else {
@@ -424,7 +425,7 @@ impl Engine {
             size,
         };
         let lane = dead.lane;
-        let (entry, _, _) = lanes.push(fresh);
+        let (entry, _, _) = lanes.push(fresh, self.now());
         let again = dead.clone();
         let told = self.append_stored(
             cell,

@@ -13,8 +13,8 @@ use super::{
     codec::{Decoder, Encoder},
 };
 use crate::{
-    Answer, ArrivalId, ConnectionEpoch, EntryId, Fingerprint, KeyId, Lane, Outcome, Settlement,
-    SubmissionId, Work,
+    Answer, ArrivalId, ConnectionEpoch, EntryId, Fingerprint, KeyId, KeyState, Lane, Outcome,
+    Settlement, SubmissionId, Work,
 };
 
 /// One record; `'a` is that of the bytes that it was read from.
@@ -25,7 +25,7 @@ pub(super) enum Record<'a> {
     Settled(Settled),
     /// An entry has failed for good.
     Dead(Stored<'a>, Outcome, Timestamp),
-    /// A key has begun, or is answered.
+    /// A key has begun, or something is noted of it, or it is answered.
     Key(Key),
     /// A key is forgotten.
     KeyForgotten(Identity, KeyId),
@@ -65,7 +65,7 @@ pub(super) struct Key {
     pub(super) id: KeyId,
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) began_at: Timestamp,
-    pub(super) answer: Option<Answer>,
+    pub(super) state: KeyState,
 }
 
 pub(super) struct Arrived {
@@ -130,10 +130,12 @@ impl Record<'_> {
                     .identity(&key.identity)
                     .u128(key.id.0)
                     .fingerprint(key.fingerprint)
-                    .time(key.began_at)
-                    .option(key.answer.as_ref(), |to, answer| {
-                        to.bytes(answer.as_bytes())
-                    });
+                    .time(key.began_at);
+                match &key.state {
+                    KeyState::Begun | KeyState::Open(None) => to.u8(0),
+                    KeyState::Answered(answer) => to.u8(1).bytes(answer.as_bytes()),
+                    KeyState::Open(Some(note)) => to.u8(2).bytes(note.as_bytes()),
+                };
             }
             Self::KeyForgotten(identity, id) => {
                 to.u8(KEY_FORGOTTEN).identity(identity).u128(id.0);
@@ -190,7 +192,12 @@ impl<'a> Record<'a> {
                 id: KeyId(from.u128()?),
                 fingerprint: from.fingerprint()?,
                 began_at: from.time()?,
-                answer: from.option(|from| Answer::new(from.bytes()?).ok())?,
+                state: match from.u8()? {
+                    0 => KeyState::Open(None),
+                    1 => KeyState::Answered(Answer::new(from.bytes()?).ok()?),
+                    2 => KeyState::Open(Some(Answer::new(from.bytes()?).ok()?)),
+                    _ => return None,
+                },
             }),
             KEY_FORGOTTEN => Self::KeyForgotten(from.identity()?, KeyId(from.u128()?)),
             ARRIVED => Self::Arrived(Arrived::decode(&mut from)?),

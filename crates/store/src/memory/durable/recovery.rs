@@ -14,7 +14,7 @@ use super::{
     },
     record::{Arrived, Changed, Key, Record, Settled, Stored},
 };
-use crate::{DeadLetter, Outcome, Partition};
+use crate::{DeadLetter, KeyState, Outcome, Partition};
 
 /// What is there after a start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -40,10 +40,10 @@ impl Engine {
         now: Moment,
     ) -> Result<(), Unreadable> {
         match Record::decode(bytes).ok_or(Unreadable(location))? {
-            Record::Stored(stored) => self.apply_stored(&stored, location),
-            Record::Settled(settled) => self.apply_settled(settled, location),
+            Record::Stored(stored) => self.apply_stored(&stored, location, now),
+            Record::Settled(settled) => self.apply_settled(settled, location, now),
             Record::Dead(stored, outcome, at) => self.apply_dead(&stored, outcome, at, location),
-            Record::Key(key) => self.apply_key(key, location),
+            Record::Key(key) => self.apply_key(key, location, now),
             Record::KeyForgotten(identity, id) => {
                 let cell = self.cell_or_new(&identity);
                 self.lanes(&cell).book_mut().remove(Name::Key(id));
@@ -77,7 +77,7 @@ impl Engine {
         Ok(())
     }
 
-    fn apply_stored(&self, stored: &Stored<'_>, location: Location) {
+    fn apply_stored(&self, stored: &Stored<'_>, location: Location, now: Moment) {
         let cell = self.cell_or_new(&stored.identity);
         let mut lanes = self.lanes(&cell);
         // Replayed, or written again.
@@ -92,10 +92,10 @@ impl Engine {
             accepted_at: stored.accepted_at,
             size: stored.size as usize,
         };
-        lanes.restore(stored.entry, fresh);
+        lanes.restore(stored.entry, fresh, now);
     }
 
-    fn apply_settled(&self, settled: Settled, location: Location) {
+    fn apply_settled(&self, settled: Settled, location: Location, now: Moment) {
         let cell = self.cell_or_new(&settled.identity);
         let mut lanes = self.lanes(&cell);
         let entry = lanes.unstore(settled.submission);
@@ -123,7 +123,7 @@ impl Engine {
         lanes.book_mut().make_room(self.config.keys);
         lanes
             .book_mut()
-            .put(Name::Submission(settled.submission), record);
+            .put(Name::Submission(settled.submission), record, now);
     }
 
     fn apply_dead(&self, stored: &Stored<'_>, outcome: Outcome, at: Timestamp, location: Location) {
@@ -146,15 +146,21 @@ impl Engine {
         lanes.bury(dead, self.config.dead_letters);
     }
 
-    fn apply_key(&self, key: Key, location: Location) {
+    fn apply_key(&self, key: Key, location: Location, now: Moment) {
         let cell = self.cell_or_new(&key.identity);
         let record = BookRecord {
             began_at: key.began_at,
             fingerprint: key.fingerprint,
-            progress: key.answer.map_or(Progress::Open, Progress::Answered),
+            progress: match key.state {
+                KeyState::Begun | KeyState::Open(None) => Progress::Open,
+                KeyState::Open(Some(note)) => Progress::Noted(note),
+                KeyState::Answered(answer) => Progress::Answered(answer),
+            },
             stored: Some(location),
         };
-        self.lanes(&cell).book_mut().put(Name::Key(key.id), record);
+        self.lanes(&cell)
+            .book_mut()
+            .put(Name::Key(key.id), record, now);
     }
 
     fn apply_arrived(&self, arrived: Arrived, location: Location) {

@@ -7,7 +7,7 @@ use super::super::{
     book::{Name, Progress, Reused},
     outbox::KeysFull,
 };
-use crate::{Answer, Fingerprint, KeyError, KeyId, KeyState, Receipt, SessionState, SubmissionId};
+use crate::{Fingerprint, KeyError, KeyId, KeyState, Receipt, SessionState, SubmissionId};
 
 impl Engine {
     pub(super) fn receipt(&self, identity: &Identity, id: SubmissionId) -> Option<Receipt> {
@@ -34,16 +34,17 @@ impl Engine {
         }
         self.check_keys(&mut lanes, now)?;
         let book = lanes.book_mut();
-        book.open(name, Some(fingerprint), now.timestamp);
+        book.open(name, Some(fingerprint), now.timestamp, now);
         Ok(KeyState::Begun)
     }
 
-    pub(super) fn answer_key(&self, identity: &Identity, id: KeyId, answer: Answer) {
+    /// Remembers how far a key's request has come, if it is open.
+    pub(super) fn advance_key(&self, identity: &Identity, id: KeyId, progress: Progress) {
         if let Some(cell) = self.cell(identity)
             && let Some(record) = self.lanes(&cell).book_mut().get_mut(Name::Key(id))
             && record.is_open()
         {
-            record.progress = Progress::Answered(answer);
+            record.progress = progress;
         }
     }
 

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use tombolo_store::{
-    Clock as _, Done, Failure, KeyState, Lane, ReceiptState, Settlement, StoreError, SubmissionId,
-    SubmitError, Work, conformance::Disk,
+    Answer, Clock as _, Done, Failure, KeyState, Lane, ReceiptState, Settlement, StoreError,
+    SubmissionId, SubmitError, Work,
+    conformance::{Disk, ManualClock},
 };
 
-use super::rig::{Rig, identity, small_segments, submission, until};
+use super::rig::{Rig, config, identity, small_segments, submission, until};
 
 #[tokio::test]
 async fn entries_come_back_in_order_and_with_their_receipts() {
@@ -139,10 +140,12 @@ async fn messages_come_back_with_their_tokens_and_counts() {
 async fn keys_come_back_with_their_answers() {
     let disk = Disk::default();
     let rig = Rig::open(&disk);
-    for id in 1..=3 {
+    for id in 1..=5 {
         assert_eq!(rig.begin_key(id).await, Some(KeyState::Begun));
     }
     assert!(rig.answer_key(1, b"answer").await);
+    assert!(rig.note_key(4, b"a third").await && rig.note_key(4, b"a half").await);
+    assert!(rig.note_key(5, b"a half").await && rig.answer_key(5, b"answer").await);
     rig.store
         .registry
         .forget_key(&identity("keys"), tombolo_store::KeyId(2))
@@ -151,10 +154,107 @@ async fn keys_come_back_with_their_answers() {
     drop(rig);
 
     let rig = Rig::open(&disk);
-    let answered = rig.begin_key(1).await;
-    assert!(matches!(answered, Some(KeyState::Answered(answer)) if answer.as_bytes() == b"answer"));
+    let text = |text: &[u8]| Answer::new(text).unwrap();
+    let answered = Some(KeyState::Answered(text(b"answer")));
+    assert_eq!(rig.begin_key(1).await, answered);
     assert_eq!(rig.begin_key(2).await, Some(KeyState::Begun));
-    assert_eq!(rig.begin_key(3).await, Some(KeyState::Open));
+    assert_eq!(rig.begin_key(3).await, Some(KeyState::Open(None)));
+    let noted = Some(KeyState::Open(Some(text(b"a half"))));
+    assert_eq!(rig.begin_key(4).await, noted);
+    assert_eq!(rig.begin_key(5).await, answered);
+}
+
+/// A restart has the wall clock alone to tell how old a record is.
+#[tokio::test]
+async fn a_key_has_the_age_that_the_wall_clock_gives_it() {
+    const DAY: u64 = 24 * 3600;
+    let disk = Disk::default();
+    let clock = ManualClock::new();
+    let open = |clock: &ManualClock| Rig::open_at(clock.clone(), &disk, config()).unwrap();
+    let rig = open(&clock);
+    rig.begin_key(1).await.unwrap();
+    assert!(rig.answer_key(1, b"answer").await);
+    let is_answered =
+        async |rig: &Rig| matches!(rig.begin_key(1).await, Some(KeyState::Answered(_)));
+    drop(rig);
+
+    // Set back between two runs: what is of the future is as if it were of now.
+    clock.move_wall_clock(-9 * DAY as i64);
+    let rig = open(&clock);
+    clock.advance(Duration::from_secs(7 * DAY));
+    rig.begin_key(2).await.unwrap();
+    assert!(is_answered(&rig).await);
+    drop(rig);
+
+    clock.move_wall_clock(9 * DAY as i64);
+    let rig = open(&clock);
+    assert!(is_answered(&rig).await, "it is seven days old");
+    clock.advance(Duration::from_secs(DAY));
+    drop(rig);
+    let rig = open(&clock);
+    assert_eq!(rig.begin_key(1).await, Some(KeyState::Begun));
+}
+
+/// A write under a key that must not be stored leaves its outcome all the same, so that its copies have no further effect.
+#[tokio::test]
+async fn the_outcome_of_a_key_comes_back_also_if_its_entry_was_ephemeral() {
+    let dev1 = identity("dev1");
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    let ephemeral = |rig: &Rig, id, text| {
+        let mut submission = submission("dev1", id, text);
+        submission.survival = tombolo_store::Survival::Ephemeral {
+            deadline: rig.clock.instant() + Duration::from_secs(5),
+        };
+        submission
+    };
+    let outbox = rig.store.outbox.clone();
+    let done = outbox.submit(ephemeral(&rig, 1, "done")).await.unwrap();
+    assert!(rig.acknowledge_one("dev1").await);
+    assert_eq!(done.await, Ok(Ok(Done::Acknowledged)));
+    // Nobody took it, so the key is as good as before, now and after a restart.
+    let taken_back = outbox.submit(ephemeral(&rig, 2, "taken back")).await;
+    assert_eq!(outbox.take_back(&dev1, SubmissionId(2)).await, Ok(true));
+    assert_eq!(taken_back.unwrap().await, Ok(Err(Failure::NoSession)));
+    drop((rig, outbox));
+
+    let rig = Rig::open(&disk);
+    let outbox = rig.store.outbox.clone();
+    let again = outbox.submit(ephemeral(&rig, 1, "done")).await.unwrap();
+    assert_eq!(again.await, Ok(Ok(Done::Acknowledged)));
+    let other = outbox.submit(ephemeral(&rig, 1, "another")).await;
+    assert_eq!(other.err(), Some(SubmitError::KeyReused));
+    outbox.submit(ephemeral(&rig, 2, "another")).await.unwrap();
+    let waiting: Vec<_> = rig.seen(&["dev1"]).await;
+    let waiting: Vec<_> = waiting.iter().map(|seen| seen.text.as_str()).collect();
+    assert_eq!(waiting, ["another"]);
+}
+
+/// What was persisted while a session had it, and is sent again after a crash, is the same message.
+#[tokio::test]
+async fn what_is_sent_again_after_a_crash_has_its_message_id() {
+    let dev1 = identity("dev1");
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    let mut ephemeral = submission("dev1", 7, "in flight");
+    ephemeral.fingerprint = None;
+    ephemeral.survival = tombolo_store::Survival::Ephemeral {
+        deadline: rig.clock.instant() + Duration::from_secs(5),
+    };
+    rig.store.outbox.submit(ephemeral).await.unwrap();
+    let mut reader = rig.reader("dev1").await;
+    let sent = reader.take(Lane::Telemetry, 1).await.unwrap();
+    let persisted = rig.store.outbox.persist(&dev1, SubmissionId(7));
+    persisted.await.unwrap();
+    drop((rig, reader));
+
+    let rig = Rig::open(&disk);
+    let again = rig.waiting("dev1").await;
+    let (Work::Telemetry(sent), Work::Telemetry(again)) = (&sent[0].work, &again[0].work) else {
+        panic!("they are telemetry");
+    };
+    assert_eq!(sent, again);
+    assert_eq!(again.system.message_id.as_deref(), Some("7"));
 }
 
 #[tokio::test]

@@ -27,7 +27,15 @@ impl Rig {
     }
 
     pub(super) fn try_open(disk: &Disk, config: embedded::Config) -> Result<Self, OpenError> {
-        let clock = ManualClock::new();
+        Self::open_at(ManualClock::new(), disk, config)
+    }
+
+    /// Opens it when it is as late as this clock says.
+    pub(super) fn open_at(
+        clock: ManualClock,
+        disk: &Disk,
+        config: embedded::Config,
+    ) -> Result<Self, OpenError> {
         let mut bounds = conformance::config();
         bounds.keys = 1000;
         bounds.outbox_entries = 1000;
@@ -175,6 +183,14 @@ impl Rig {
         let keys = identity("keys");
         let state = registry.begin_key(&keys, KeyId(id.into()), fingerprint);
         state.await.ok()
+    }
+
+    pub(super) async fn note_key(&self, id: u64, note: &[u8]) -> bool {
+        let note = Answer::new(note).expect("it is short");
+        let registry = &self.store.registry;
+        let keys = identity("keys");
+        let noted = registry.note_key(&keys, KeyId(id.into()), note);
+        noted.await.is_ok()
     }
 
     pub(super) async fn answer_key(&self, id: u64, answer: &[u8]) -> bool {

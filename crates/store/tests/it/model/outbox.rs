@@ -79,6 +79,14 @@ impl Model {
     }
 }
 
+/// Whether submitting again has the same outcome.
+const fn stands(outcome: &Outcome) -> bool {
+    match outcome {
+        Ok(_) => true,
+        Err(failure) => failure.is_final(),
+    }
+}
+
 struct Run {
     rng: Rng,
     clock: ManualClock,
@@ -118,7 +126,8 @@ impl Run {
     async fn step(&mut self) {
         match self.rng.u32(..100) {
             0..35 => self.submit_new().await,
-            35..45 => self.submit_again().await,
+            35..42 => self.submit_again().await,
+            42..45 => self.submit_failed().await,
             45..65 => self.take().await,
             65..85 => self.settle().await,
             85..92 => self
@@ -140,6 +149,10 @@ impl Run {
             survival: Survival::Ephemeral { deadline },
             fingerprint: None,
         };
+        self.submit(submission, deadline).await;
+    }
+
+    async fn submit(&mut self, submission: Submission, deadline: Instant) {
         let submitted = self.store.outbox.submit(submission.clone()).await;
         self.model.expire(self.clock.instant());
         let lane = submission.work.lane();
@@ -162,11 +175,29 @@ impl Run {
 
     async fn submit_again(&mut self) {
         let Self { rng, model, .. } = self;
-        let settled = model.settled.iter_mut().map(|(entry, ..)| entry);
+        let settled = model.settled.iter_mut();
+        let settled = settled.filter(|(_, outcome, _)| stands(outcome));
+        let settled = settled.map(|(entry, ..)| entry);
         let known = settled.chain(model.lanes.iter_mut().flatten());
         if let Some(entry) = rng.choice(known.collect::<Vec<_>>()) {
             let again = self.store.outbox.submit(entry.submission.clone()).await;
             entry.tickets.push(again.expect("it is known"));
+        }
+    }
+
+    /// What has failed, though not for good, is submitted as if it were new.
+    async fn submit_failed(&mut self) {
+        let Self { rng, model, .. } = self;
+        let live = model.lanes.iter().flatten();
+        let standing = model.settled.iter();
+        let standing = standing.filter(|(_, outcome, _)| stands(outcome));
+        let known = live.chain(standing.map(|(entry, ..)| entry));
+        let known: Vec<_> = known.map(|entry| entry.submission.id).collect();
+        let failed = model.settled.iter().map(|(entry, ..)| entry);
+        let failed = failed.filter(|entry| !known.contains(&entry.submission.id));
+        if let Some(entry) = rng.choice(failed.collect::<Vec<_>>()) {
+            let (submission, deadline) = (entry.submission.clone(), entry.deadline);
+            self.submit(submission, deadline).await;
         }
     }
 
