@@ -19,6 +19,9 @@ pub const SYNC_WAIT_MOST: Duration = Duration::from_secs(25);
 pub const SYNC_BYTES: u32 = 16 * 1024;
 /// The least that a request may say there.
 pub const SYNC_BYTES_LEAST: u32 = 1024;
+/// Bytes of a sync's answer that holds nothing but the results of what went up, as many as there can be: they are always all
+/// there, if need be without the texts of errors. A token of a settlement has 36 characters, as the gateway gives them.
+pub const SYNC_RESULTS_BYTES: usize = 120_000;
 /// Answers to direct methods in one sync: four times as many as may wait.
 pub const SYNC_ANSWERS: usize = 64;
 /// Characters of a sync's own name for itself.

@@ -45,7 +45,8 @@ pub struct SyncRequest {
     /// them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_version: Option<u64>,
-    /// Most bytes of the answer. At least one message is returned all the same.
+    /// Most bytes of the answer. At least one message is returned all the same, and all results of what went up, if need be
+    /// without their details.
     #[serde(default = "max_bytes")]
     #[schema(default = 16_384, minimum = 1024)]
     pub max_bytes: u32,
@@ -65,8 +66,8 @@ pub struct SyncMethodAnswer {
     pub payload: Value,
 }
 
-/// How everything that went up fared, and everything that is known to wait. The up part of a repeated sync is the
-/// same; the down part is what is true at that time.
+/// How everything that went up fared, and everything that is known to wait. Of the up part of a repeated sync, what is final
+/// is the same; the down part is what is true at that time.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct SyncAnswer {
     /// The request's own name for itself.

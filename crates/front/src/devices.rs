@@ -188,10 +188,26 @@ impl Devices {
         let names = self.names(terms);
         self.write(identity, names, Work::ReportedPatch(patch), terms)
             .await?
-            .try_map(|done| match done {
-                Done::ReportedPatched { version } => Ok(version),
-                Done::Acknowledged | Done::TwinRead(_) => Err(Error::Mismatch),
-            })
+            .try_map(patched)
+    }
+
+    /// The same with a patch that is a part of a request.
+    pub(crate) async fn patch_reported_as_part(
+        &self,
+        identity: &Identity,
+        patch: ReportedPatch,
+        terms: &Terms,
+        names: &PartNames,
+    ) -> Result<Reached<Option<TwinVersion>>, Error> {
+        let names = self.names_of_part(terms, names, 0);
+        // The record is that of the request.
+        let terms = Terms {
+            key: None,
+            ..*terms
+        };
+        self.write(identity, names, Work::ReportedPatch(patch), &terms)
+            .await?
+            .try_map(patched)
     }
 
     /// Answers a direct method; returns when the hub has acknowledged the answer.
@@ -320,6 +336,14 @@ impl Devices {
             Some(Conclusion::Lost) => Err(Error::Settle(SettleError::Lost)),
             None => Err(Failure::HubTimeout.into()),
         }
+    }
+}
+
+/// Of a patch the hub may say which version it led to.
+fn patched(done: Done) -> Result<Option<TwinVersion>, Error> {
+    match done {
+        Done::ReportedPatched { version } => Ok(version),
+        Done::Acknowledged | Done::TwinRead(_) => Err(Error::Mismatch),
     }
 }
 

@@ -23,7 +23,7 @@ use store::{
 use super::{
     Devices, Error,
     entry::{ATTEMPTS, UnderWay},
-    terms::{Reached, Terms},
+    terms::{PartNames, Reached, Terms},
 };
 
 /// What an entry is called in the outbox.
@@ -50,6 +50,18 @@ impl Devices {
         Names {
             first,
             again: self.can_store(terms).then(|| self.ids.next()),
+        }
+    }
+
+    /// What the part in this place of a request is called: by its own name if the request has a key, so that a copy finds it.
+    pub(super) fn names_of_part(&self, terms: &Terms, names: &PartNames, place: usize) -> Names {
+        let named = |part: fn(&PartNames, usize) -> SubmissionId| match &terms.key {
+            Some(_) => part(names, place),
+            None => self.ids.next(),
+        };
+        Names {
+            first: named(PartNames::first),
+            again: self.can_store(terms).then(|| named(PartNames::again)),
         }
     }
 

@@ -13,7 +13,7 @@ use super::{
     Devices, Error, acknowledged,
     check::check_telemetry,
     entry::UnderWay,
-    kept::{Names, draft},
+    kept::draft,
     terms::{PartNames, Reached, Terms, stamp_creation, text_of},
 };
 
@@ -84,16 +84,7 @@ impl Devices {
                 batch.results[at] = Some(Err(Error::Stopping));
                 continue;
             }
-            let names = Names {
-                first: match &terms.key {
-                    Some(_) => names.first(place),
-                    None => self.ids.next(),
-                },
-                again: batch.can_store.then(|| match &terms.key {
-                    Some(_) => names.again(place),
-                    None => self.ids.next(),
-                }),
-            };
+            let names = self.names_of_part(terms, &names, place);
             let submission = draft(identity, names, Work::Telemetry(telemetry), batch.until);
             while stopped.is_none() {
                 match self.submit(submission.clone()).await {

@@ -37,7 +37,7 @@ pub(crate) struct WriteKey {
     fingerprint: Fingerprint,
 }
 
-/// What the messages of a batch are called: after its key, or else after all that it holds, so that a copy of the batch has
+/// What the parts of a request are called: after its key, or else after all that it holds, so that a copy of the request has
 /// the same names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PartNames(Fingerprint);
@@ -112,7 +112,7 @@ impl WriteKey {
 }
 
 impl PartNames {
-    /// What the message in this place is called when it is first submitted.
+    /// What the part in this place is called when it is first submitted.
     pub(crate) fn first(&self, place: usize) -> SubmissionId {
         self.named(b"first", place)
     }
@@ -120,6 +120,11 @@ impl PartNames {
     /// What it is called when it is stored after its session has failed it.
     pub(crate) fn again(&self, place: usize) -> SubmissionId {
         self.named(b"again", place)
+    }
+
+    /// The names under the request's for what is no message: its reported patch.
+    pub(crate) fn of_patch(&self) -> Self {
+        Self(Fingerprint::of(&[self.0.as_bytes(), b"reported"]))
     }
 
     /// The message id that it gets if it has none.

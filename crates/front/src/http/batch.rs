@@ -5,7 +5,7 @@
 //! message that cannot be read among them, and the others are sent all the same.
 
 use api::{
-    Encoding, ItemResult, NotBase64, Object, limits, media_type,
+    Delivery, Encoding, ItemResult, NotBase64, Object, limits, media_type,
     telemetry::{BatchAnswer, HubBatchItem, Item},
 };
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use super::{
     answer::{self, Answer},
     extract::{BadRequest, DeviceRequest},
     problem::Refusal,
+    remembered::Pending,
     telemetry::Properties,
 };
 use crate::devices::{self, Devices, PartNames, Reached, Terms};
@@ -88,41 +89,36 @@ async fn send_all_or_none(gateway: &Gateway, request: DeviceRequest) -> Result<A
             .map_err(|error| {
                 Refusal::from(error).with_context(&format!("message {number} of the batch"))
             })?;
-        messages.push((place, message));
+        messages.push(Ok(message));
     }
-    let (devices, of) = (gateway.devices.clone(), identity.clone());
-    let sent = async move {
-        let sent = devices.send_telemetries(&of, messages, &terms, names);
-        reached_by_all(sent.await)
-    };
-    let reached = gateway.keys.once(&identity, terms.key, sent).await?;
-    Ok(answer::reached(&identity, reached, &terms))
+    let results = send_once(gateway, &identity, messages, terms, names).await?;
+    Ok(answer::reached(&identity, reached_by_all(results)?, &terms))
 }
 
 /// How far all of a batch have come. If some are stored, the receipt is that of the last of them: a device's messages go to the
 /// hub in their order.
-fn reached_by_all(
-    results: Vec<Result<Reached<()>, devices::Error>>,
-) -> Result<Reached<()>, Refusal> {
+fn reached_by_all(results: Vec<ItemResult>) -> Result<Reached<()>, Refusal> {
     let all = results.len();
-    let (mut acknowledged, mut stored) = (0, Vec::new());
+    let (mut acknowledged, mut stored, mut last_stored) = (0, 0, None);
     let mut failed = None;
     for result in results {
-        match result {
-            Ok(Reached::Hub(())) => acknowledged += 1,
-            Ok(Reached::Stored(receipt)) => stored.push(receipt),
-            Err(error) => failed = failed.or(Some(error)),
+        match result.delivery {
+            Some(Delivery::Hub | Delivery::Gateway) => acknowledged += 1,
+            Some(Delivery::Stored) => {
+                stored += 1;
+                last_stored = result.receipt.as_deref().and_then(devices::id_of);
+            }
+            None => failed = failed.or(Some(result)),
         }
     }
-    match (failed, stored.last()) {
+    match (failed.and_then(Refusal::of_item), last_stored) {
         (None, None) => Ok(Reached::Hub(())),
-        (None, Some(receipt)) => Ok(Reached::Stored(*receipt)),
-        (Some(error), None) => Err(Refusal::from(error).with_context(&format!(
+        (None, Some(receipt)) => Ok(Reached::Stored(receipt)),
+        (Some(refusal), None) => Err(refusal.with_context(&format!(
             "IoT Hub has acknowledged {acknowledged} of the {all} messages"
         ))),
-        (Some(error), Some(_)) => Err(Refusal::from(error).with_context(&format!(
-            "IoT Hub has acknowledged {acknowledged} of the {all} messages, and {} are stored",
-            stored.len()
+        (Some(refusal), Some(_)) => Err(refusal.with_context(&format!(
+            "IoT Hub has acknowledged {acknowledged} of the {all} messages, and {stored} are stored"
         ))),
     }
 }
@@ -153,43 +149,44 @@ async fn send_each(
         }
         .into());
     }
-    let messages: Vec<_> = items.into_iter().map(from_ours).collect();
-    let (devices, of) = (gateway.devices.clone(), identity.clone());
-    let sent = async move { Ok(send_readable(&devices, &of, messages, &terms, names).await) };
-    let results = gateway.keys.once(&identity, terms.key, sent).await?;
+    let messages = items.into_iter().map(from_ours).collect();
+    let results = send_once(gateway, &identity, messages, terms, names).await?;
     Ok(answer::json(&BatchAnswer { results }))
+}
+
+/// Sends messages, once for the key of their request.
+async fn send_once(
+    gateway: &Gateway,
+    identity: &Identity,
+    messages: Vec<Result<Telemetry, BadRequest>>,
+    terms: Terms,
+    names: PartNames,
+) -> Result<Vec<ItemResult>, Refusal> {
+    let (devices, of) = (gateway.devices.clone(), identity.clone());
+    let send = move |known| async move {
+        let messages = Pending::of(messages, known);
+        Ok(send_readable(&devices, &of, messages, &terms, names).await)
+    };
+    gateway.keys.once(identity, terms.key, send).await
 }
 
 /// Sends the messages that could be read, and says of each how far it has come or what is wrong with it.
 pub(super) async fn send_readable(
     devices: &Devices,
     identity: &Identity,
-    messages: Vec<Result<Telemetry, BadRequest>>,
+    messages: Pending<Result<Telemetry, BadRequest>>,
     terms: &Terms,
     names: PartNames,
 ) -> Vec<ItemResult> {
-    let mut results = Vec::with_capacity(messages.len());
-    let mut readable = Vec::with_capacity(messages.len());
-    for (place, message) in messages.into_iter().enumerate() {
-        results.push(match message {
-            Ok(message) => {
-                readable.push((place, message));
-                None
-            }
-            Err(problem) => Some(Refusal::from(problem).into_item()),
-        });
-    }
+    let mut messages =
+        messages.try_map(|message| message.map_err(|problem| Refusal::from(problem).into_item()));
+    let readable = std::mem::take(&mut messages.open);
     let sent = devices.send_telemetries(identity, readable, terms, names);
-    let mut sent = sent.await.into_iter().map(|result| match result {
+    let sent = sent.await.into_iter().map(|result| match result {
         Ok(reached) => answer::item_of(reached),
         Err(error) => Refusal::from(error).into_item(),
     });
-    let results = results.into_iter().map(|refused| {
-        refused
-            .or_else(|| sent.next())
-            .expect("there is a result for each message that was sent")
-    });
-    results.collect()
+    messages.into_results(sent)
 }
 
 /// The texts of the items of a list. What stands in them is read one by one.

@@ -19,6 +19,7 @@ use super::{
     extract::{BadRequest, DeviceRequest},
     methods,
     problem::Refusal,
+    remembered::Pending,
 };
 use crate::{
     delivery::{Completeness, Wanted},
@@ -81,7 +82,10 @@ pub(super) async fn settle(gateway: &Gateway, request: DeviceRequest) -> Result<
     let list: Vec<Settle> = list.into_iter().map(|Object(settle)| settle).collect();
     let settlements = settlements(&list);
     let (devices, of) = (gateway.devices.clone(), identity.clone());
-    let settled = async move { Ok(settle_all(&devices, &of, &settlements, wait).await) };
+    let settled = move |known| async move {
+        let settlements = Pending::of(settlements, known);
+        Ok(settle_all(&devices, &of, settlements, wait).await)
+    };
     let results = gateway.keys.once(&identity, key, settled).await?;
     Ok(answer::json(&SettleAnswer {
         results: with_tokens(list, results),
@@ -99,19 +103,21 @@ pub(super) fn settlements(list: &[Settle]) -> Vec<(LockToken, Settlement)> {
     settlements.collect()
 }
 
-/// Settles all, and says how each went.
+/// Settles all that are open, and says how each went.
 pub(super) async fn settle_all(
     devices: &Devices,
     identity: &Identity,
-    settlements: &[(LockToken, Settlement)],
+    mut settlements: Pending<(LockToken, Settlement)>,
     wait: Duration,
 ) -> Vec<ItemResult> {
-    let results = devices.settle_all(identity, settlements, wait).await;
+    let open = std::mem::take(&mut settlements.open).into_iter();
+    let open: Vec<_> = open.map(|(_, settlement)| settlement).collect();
+    let results = devices.settle_all(identity, &open, wait).await;
     let results = results.into_iter().map(|result| match result {
         Ok(settled) => ItemResult::delivered(answer::delivery_of(settled)),
         Err(error) => Refusal::from(error).into_item(),
     });
-    results.collect()
+    settlements.into_results(results)
 }
 
 /// The results with the tokens of what they are about.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::{etag, header, limits, media_type, query};
+use api::{Delivery, etag, header, limits, media_type, query};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use iothub::AckRequest;
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -55,7 +55,7 @@ async fn settle(
     let wait = request.write_wait(&gateway.waits)?;
     let key = request.key.as_ref().map(|key| key.with_body(&[]));
     let (devices, of) = (gateway.devices.clone(), request.identity().clone());
-    let settled = async move {
+    let settled = move |_: Option<Delivery>| async move {
         let settled = devices.settle(&of, &token, settlement, wait).await?;
         Ok(answer::delivery_of(settled))
     };

@@ -49,7 +49,7 @@ pub(super) async fn respond(gateway: &Gateway, request: DeviceRequest) -> Result
     let key = request.key.map(|key| key.with_body(&body));
     let Object::<MethodAnswer>(answer) = serde_json::from_slice(&body).map_err(BadRequest::Json)?;
     let (devices, of) = (gateway.devices.clone(), identity.clone());
-    let answered = async move {
+    let answered = move |_: Option<Delivery>| async move {
         devices.answer_method(&of, id, answer.into(), wait).await?;
         Ok(Delivery::Hub)
     };

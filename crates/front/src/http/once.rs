@@ -2,8 +2,9 @@
 //! one submission is its own record, and needs nothing of this.
 //!
 //! ```text
-//!   begin_key --Begun, Open--> carried out --answer_key (it is over), forget_key (it may be tried again)
-//!             `-Answered-----> the same answer
+//!   begin_key --Begun-------> carried out ------+--> answer_key  it is over
+//!             --Open(notes)-> the rest of it ---+--> note_key    some of it is done, the rest may be tried again
+//!             --Answered----> the same answer   `--> forget_key  nothing is done
 //! ```
 //!
 //! Copies that are in flight at once take turns, and a request goes on if its client leaves, so that its answer is there for
@@ -15,13 +16,15 @@ use std::{collections::HashMap, future::Future, sync::Arc, time::Duration};
 use api::Code;
 use iothub::Identity;
 use parking_lot::Mutex;
-use serde::{Serialize, de::DeserializeOwned};
-use store::{Answer, KeyError, KeyId, KeyState, Registry, StoreError};
+use store::{KeyError, KeyId, KeyState, Registry, StoreError};
 use tokio::{sync::Mutex as Turn, time::timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument as _, debug};
 
-use super::problem::Refusal;
+use super::{
+    problem::Refusal,
+    remembered::{Memory, Remembered, recall},
+};
 use crate::devices::WriteKey;
 
 /// The records of keys.
@@ -36,18 +39,6 @@ pub(crate) struct Keys {
 /// The turn of each request that is in flight.
 type Turns = Mutex<HashMap<(Identity, KeyId), Arc<Turn<()>>>>;
 
-/// What a request came to, as it is remembered.
-pub(super) trait Remembered: Send + Sized + 'static {
-    /// Its short form.
-    type Short: Serialize + DeserializeOwned;
-
-    /// None if some of it may fare better when it is tried again: then nothing is remembered.
-    fn shorten(&self, key: &WriteKey) -> Option<Self::Short>;
-
-    /// The same again. None if the short form is not one of ours.
-    fn restore(short: Self::Short, key: &WriteKey) -> Option<Self>;
-}
-
 impl Keys {
     /// `longest`: how long a copy waits for the one before it.
     pub(crate) fn new(registry: Arc<dyn Registry>, tasks: TaskTracker, longest: Duration) -> Self {
@@ -59,15 +50,18 @@ impl Keys {
         }
     }
 
-    /// Carries a request out, once for its key.
-    pub(super) async fn once<T: Remembered>(
+    /// Carries a request out, once for its key. `request` is told what is known of it: that stands.
+    pub(super) async fn once<T: Remembered, F>(
         self: &Arc<Self>,
         identity: &Identity,
         key: Option<WriteKey>,
-        request: impl Future<Output = Result<T, Refusal>> + Send + 'static,
-    ) -> Result<T, Refusal> {
+        request: impl FnOnce(T::Known) -> F + Send + 'static,
+    ) -> Result<T, Refusal>
+    where
+        F: Future<Output = Result<T, Refusal>> + Send + 'static,
+    {
         let Some(key) = key else {
-            return request.await;
+            return request(T::Known::default()).await;
         };
         let (keys, identity) = (self.clone(), identity.clone());
         let carried_out = async move { keys.carry_out(&identity, &key, request).await };
@@ -75,34 +69,62 @@ impl Keys {
         carried_out.map_err(|_| Refusal::new(Code::Internal, "the gateway failed"))?
     }
 
-    async fn carry_out<T: Remembered>(
+    async fn carry_out<T: Remembered, F>(
         &self,
         identity: &Identity,
         key: &WriteKey,
-        request: impl Future<Output = Result<T, Refusal>> + Send,
-    ) -> Result<T, Refusal> {
+        request: impl FnOnce(T::Known) -> F + Send,
+    ) -> Result<T, Refusal>
+    where
+        F: Future<Output = Result<T, Refusal>> + Send,
+    {
         let place = Place::among(&self.turns, identity, key);
         let Ok(_turn) = timeout(self.longest, place.turn.lock()).await else {
             let detail = "another copy of the request is under way";
             return Err(Refusal::new(Code::HubTimeout, detail));
         };
-        if let KeyState::Answered(answer) = self.begin(identity, key).await? {
-            let short = serde_json::from_slice(answer.as_bytes()).ok();
-            return short
-                .and_then(|short| T::restore(short, key))
-                .ok_or_else(|| Refusal::new(Code::Internal, "the remembered answer is not read"));
-        }
-        let result = request.await;
-        let short = result.as_ref().ok().and_then(|done| done.shorten(key));
-        let short = short.map(|short| serde_json::to_vec(&short).unwrap_or_default());
-        let noted = match short {
-            Some(short) => self.note(identity, key, &short).await,
-            None => self.registry.forget_key(identity, key.record()).await,
+        let names = key.part_names();
+        let unread = || Refusal::new(Code::Internal, "what is remembered of the key is not read");
+        let known = match self.begin(identity, key).await? {
+            KeyState::Begun | KeyState::Open(None) => T::Known::default(),
+            KeyState::Open(Some(notes)) => recall::<T>(&notes, &names).ok_or_else(unread)?,
+            KeyState::Answered(answer) => {
+                let known = recall::<T>(&answer, &names).ok_or_else(unread)?;
+                return T::whole(known).ok_or_else(unread);
+            }
         };
-        if let Err(error) = noted {
+        let result = request(known).await;
+        let memory = match &result {
+            Ok(done) => Memory::of(done, &names),
+            Err(_) => Memory::Nothing,
+        };
+        if let Err(error) = self.remember(identity, key, memory).await {
             debug!(%error, "the outcome of a key is not noted: a copy of the request is carried out again");
         }
         result
+    }
+
+    /// Remembers again if the answer was lost.
+    async fn remember(
+        &self,
+        identity: &Identity,
+        key: &WriteKey,
+        memory: Memory,
+    ) -> Result<(), StoreError> {
+        let (registry, id) = (&self.registry, key.record());
+        let remember = async || match &memory {
+            Memory::Nothing => registry.forget_key(identity, id).await,
+            Memory::Part(notes) => registry.note_key(identity, id, notes.clone()).await,
+            Memory::All(answer) => registry.answer_key(identity, id, answer.clone()).await,
+            Memory::Begun => Ok(()),
+        };
+        for _ in 1..ATTEMPTS {
+            match remember().await {
+                Err(StoreError::UnknownOutcome) => {}
+                result => return result,
+            }
+        }
+        remember().await
     }
 
     /// Begins again if the answer was lost.
@@ -118,30 +140,6 @@ impl Keys {
             }
         }
         begin().await
-    }
-
-    async fn note(
-        &self,
-        identity: &Identity,
-        key: &WriteKey,
-        short: &[u8],
-    ) -> Result<(), StoreError> {
-        let Ok(answer) = Answer::new(short) else {
-            // Left open: the key stays that of this request, and a copy is carried out again under the same names.
-            return Ok(());
-        };
-        for _ in 1..ATTEMPTS {
-            let noted = self
-                .registry
-                .answer_key(identity, key.record(), answer.clone());
-            match noted.await {
-                Err(StoreError::UnknownOutcome) => {}
-                result => return result,
-            }
-        }
-        self.registry
-            .answer_key(identity, key.record(), answer)
-            .await
     }
 }
 

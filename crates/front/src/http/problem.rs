@@ -90,6 +90,18 @@ impl Refusal {
         }
     }
 
+    /// The refusal of a request because of one of its items. None if that has not failed.
+    pub(crate) fn of_item(item: ItemResult) -> Option<Self> {
+        let refusal = Self {
+            retry_after: item
+                .retry_after_s
+                .map(|after| Duration::from_secs(after.into())),
+            is_final: item.retryable == Some(false),
+            ..Self::new(item.code?, item.detail.unwrap_or_default())
+        };
+        Some(refusal)
+    }
+
     /// The answer to the request of this name.
     pub(crate) fn into_answer(self, request: RequestId, now: Timestamp) -> Answer {
         if self.code == Code::Internal {

@@ -92,6 +92,14 @@ async fn another_request_cannot_use_the_key() {
         ] {
             problem(send(other).await, 422, "key_reused").await;
         }
+        // A key of one message is none of a batch, and the other way round.
+        let batch = r#"[{"body":"YQ=="}]"#;
+        for media_type in [LIST, HUB] {
+            let of_batch = rig
+                .keyed(EVENTS, KEY, batch)
+                .header("content-type", media_type);
+            problem(send(of_batch).await, 422, "key_reused").await;
+        }
         for (media_type, place) in [(LIST, "b"), (HUB, "c")] {
             let key = format!("{KEY}{place}");
             let batch = |body| {
@@ -105,6 +113,7 @@ async fn another_request_cannot_use_the_key() {
                     .is_success()
             );
             problem(send(batch(r#"[{"body":"Yg=="}]"#)).await, 422, "key_reused").await;
+            problem(send(rig.keyed(EVENTS, &key, "x")).await, 422, "key_reused").await;
         }
     }
 }
@@ -266,6 +275,86 @@ async fn a_batch_needs_one_key_and_is_answered_alike() {
         }
         assert_eq!(rig.hub.taken.lock().len(), 4);
     }
+}
+
+/// A hub side that does everything but for these messages, as often as it is told.
+async fn fails(rig: &mut Rig, bodies: &'static [&'static str], times: u32) {
+    let left = parking_lot::Mutex::new(vec![times; bodies.len()]);
+    rig.hub
+        .settles(move |work| {
+            let Work::Telemetry(telemetry) = work else {
+                return Some(Ok(Done::Acknowledged));
+            };
+            let place = bodies.iter().position(|body| telemetry.payload == body);
+            let mut left = left.lock();
+            let left = place.map(|place| &mut left[place]);
+            Some(match left.filter(|left| **left > 0) {
+                None => Ok(Done::Acknowledged),
+                Some(left) => {
+                    *left -= 1;
+                    Err(Failure::HubUnavailable)
+                }
+            })
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_copy_of_a_batch_sends_only_what_has_failed() {
+    let mut rig = Rig::start().await;
+    let bodies: Vec<_> = (100..140).map(|body| body.to_string()).collect();
+    let list: Vec<_> = bodies.iter().map(|body| json!({"body": body})).collect();
+    let hubs = bodies.iter();
+    let hubs: Vec<_> = hubs
+        .map(|body| json!({"body": body, "base64Encoded": false}))
+        .collect();
+    for (media_type, key, body) in [(LIST, KEY, list), (HUB, "another-key-of-16", hubs)] {
+        fails(&mut rig, &["103", "120", "139"], 2).await;
+        rig.hub.taken.lock().clear();
+        let body = Value::from(body).to_string();
+        let copy = || {
+            rig.keyed(EVENTS, key, body.clone())
+                .header("content-type", media_type)
+        };
+        for sent_before in [0, 40, 43, 46] {
+            assert_eq!(sent(&rig).len(), sent_before);
+            let answer = send(copy()).await;
+            let is_done = sent_before >= 43;
+            if media_type == HUB {
+                let expected = if is_done { 204 } else { 503 };
+                assert_eq!(answer.status(), expected);
+                continue;
+            }
+            let answer: Value = answer.json().await.unwrap();
+            for (place, result) in answer["results"].as_array().unwrap().iter().enumerate() {
+                let is_failed = !is_done && matches!(place, 3 | 20 | 39);
+                assert_eq!(
+                    result["status"],
+                    if is_failed { 503 } else { 204 },
+                    "{place}"
+                );
+            }
+        }
+        // Each again under its own message id.
+        let sent = sent(&rig);
+        assert_eq!(sent.len(), 46);
+        for again in &sent[40..] {
+            let first = sent.iter().find(|first| first.payload == again.payload);
+            assert_eq!(first.unwrap().system.message_id, again.system.message_id);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_came_to_nothing_leaves_its_key() {
+    let mut rig = Rig::start().await;
+    fails(&mut rig, &["a"], 1).await;
+    let batch = |body| rig.keyed(EVENTS, KEY, body).header("content-type", LIST);
+    for (body, status) in [(r#"[{"body":"a"}]"#, 503), (r#"[{"body":"b"}]"#, 204)] {
+        let answer: Value = send(batch(body)).await.json().await.unwrap();
+        assert_eq!(answer["results"][0]["status"], status, "{answer}");
+    }
+    problem(send(batch(r#"[{"body":"a"}]"#)).await, 422, "key_reused").await;
 }
 
 #[tokio::test]

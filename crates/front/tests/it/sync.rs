@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use store::{
-    Done, Scope, Scopes, SessionState, TokenHash, TokenId, TokenOrigin, TokenRecord, Work,
+    Done, Failure, Scope, Scopes, SessionState, TokenHash, TokenId, TokenOrigin, TokenRecord, Work,
 };
 
 use crate::{
@@ -88,6 +88,97 @@ async fn everything_goes_up_and_down_at_once_and_a_copy_goes_up_no_more() {
         let other = rig.keyed(SYNC, KEY, r#"{"telemetry":[{"body":"b"}]}"#);
         problem(send(other).await, 422, "key_reused").await;
     }
+}
+
+#[tokio::test]
+async fn a_copy_tries_again_what_may_fare_better_and_nothing_else() {
+    let mut rig = Rig::start().await;
+    rig.hub.is(SessionState::Settled).await;
+    let failing = std::sync::atomic::AtomicU32::new(2);
+    rig.hub
+        .settles(move |work| {
+            let is_failing = |text: &str| {
+                let left = failing.load(std::sync::atomic::Ordering::Relaxed);
+                if text == "b" && left > 0 {
+                    failing.store(left - 1, std::sync::atomic::Ordering::Relaxed);
+                }
+                text == "b" && left > 0
+            };
+            Some(match work {
+                Work::Telemetry(telemetry) => {
+                    let text = String::from_utf8_lossy(&telemetry.payload);
+                    if is_failing(&text) {
+                        Err(Failure::HubUnavailable)
+                    } else {
+                        Ok(Done::Acknowledged)
+                    }
+                }
+                Work::ReportedPatch(_) => Ok(Done::ReportedPatched {
+                    version: Some(iothub::twin::TwinVersion(13)),
+                }),
+                Work::MethodAnswer { .. } => Ok(Done::Acknowledged),
+                Work::TwinRead => panic!("nobody reads the twin"),
+            })
+        })
+        .await;
+    let method = rig.hub.invokes("first", "1", Duration::from_secs(30)).await;
+    rig.hub.sends(message("abandoned")).await;
+    let before = sync(&rig, &json!({})).await;
+    let token = &before["messages"][0]["token"];
+    let body = json!({
+        "telemetry": [{"body": "a"}, {"body": "b"}],
+        "reported": {"battery": 1},
+        "answers": [{"request_id": method.to_string(), "status": 200}],
+        "settle": [{"token": token, "outcome": "abandon"}],
+    });
+    for of_b in [503, 503, 204, 204] {
+        let copy = rig.keyed(SYNC, KEY, body.to_string());
+        let answer: Value = send(copy).await.json().await.unwrap();
+        assert_eq!(answer["telemetry"][0]["status"], 204);
+        assert_eq!(answer["telemetry"][1]["status"], of_b, "{answer}");
+        assert_eq!(answer["reported"]["$version"], 13);
+        assert_eq!(answer["answers"][0]["status"], 204);
+        assert_eq!(answer["settled"][0]["status"], 204);
+        assert_eq!(answer["messages"][0]["delivery_count"], 1);
+    }
+    // a, b three times, the patch, the answer.
+    assert_eq!(rig.hub.taken.lock().len(), 6);
+}
+
+#[tokio::test]
+async fn a_copy_does_and_shows_what_its_token_has_a_scope_for() {
+    let mut rig = Rig::start().await;
+    with_hub(&mut rig).await;
+    let narrow = "tmb_that-syncs-telemetry";
+    let record = TokenRecord {
+        id: TokenId("narrow".to_owned()),
+        identity: identity("dev1"),
+        hash: TokenHash::of(narrow),
+        created_at: SystemTime::now().into(),
+        expires_at: None,
+        scopes: [Scope::Telemetry].into_iter().collect::<Scopes>(),
+        origin: TokenOrigin::Operator,
+    };
+    rig.store.registry.put_token(record).await.unwrap();
+    let body = r#"{"telemetry":[{"body":"a"}],"reported":{"a":1}}"#;
+    for (token, of_reported) in [
+        (narrow, 403),
+        (narrow, 403),
+        (crate::rig::TOKEN, 204),
+        (narrow, 403),
+        (crate::rig::TOKEN, 204),
+    ] {
+        let copy = rig
+            .anonymous(Method::POST, SYNC)
+            .bearer_auth(token)
+            .header("idempotency-key", KEY)
+            .body(body);
+        let answer: Value = send(copy).await.json().await.unwrap();
+        assert_eq!(answer["telemetry"][0]["status"], 204);
+        assert_eq!(answer["reported"]["status"], of_reported, "{answer}");
+        assert_eq!(answer["reported"]["$version"].is_null(), of_reported == 403);
+    }
+    assert_eq!(rig.hub.taken.lock().len(), 2);
 }
 
 #[tokio::test]

@@ -66,6 +66,33 @@ fn what_has_no_setting_has_the_number_of_the_code() {
             one(iothub::limits::METHOD_PAYLOAD_BYTES),
         ),
         ("settlements of one request", one(api::limits::SETTLEMENTS)),
+        ("sync", one(api::limits::BATCH_BYTES)),
+        ("messages of a sync", one(api::limits::BATCH_MESSAGES)),
+        (
+            "answers to methods in a sync",
+            one(api::limits::SYNC_ANSWERS),
+        ),
+        ("own name of a sync", one(api::limits::SYNC_NAME_LENGTH)),
+        (
+            "`max_bytes` of a sync, at least",
+            vec![api::limits::SYNC_BYTES_LEAST.to_string()],
+        ),
+        (
+            "`max_bytes` of a sync, if it does not say",
+            vec![api::limits::SYNC_BYTES.to_string()],
+        ),
+        (
+            "results of what a sync sent up, all at their limits",
+            one(api::limits::SYNC_RESULTS_BYTES),
+        ),
+        (
+            "sync, in seconds, if it does not say",
+            vec![api::limits::SYNC_WAIT.as_secs().to_string()],
+        ),
+        (
+            "`Prefer: wait` of a sync, in seconds",
+            vec![api::limits::SYNC_WAIT_MOST.as_secs().to_string()],
+        ),
         ("idempotency key", range(keys.start(), keys.end())),
         (
             "lifetime of a bought token, in seconds",
