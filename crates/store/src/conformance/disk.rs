@@ -308,9 +308,17 @@ impl Image {
                 (None, Cut::Drop | Cut::Tear(_)) => unflushed.clear(),
             }
             content.append(&mut unflushed);
-            state.names.insert(name.clone(), state.contents.len());
+            let file = state.contents.len();
+            // What is there is where the next image begins.
+            state.operations.extend([
+                Operation::Create(name.clone(), file),
+                Operation::Append(file, content.clone()),
+                Operation::Flush(file),
+            ]);
+            state.names.insert(name.clone(), file);
             state.contents.push(content);
         }
+        state.operations.push(Operation::FlushNames);
         state
     }
 }
