@@ -106,6 +106,7 @@ macro_rules! conformance {
                 a_durable_entry_that_fails_for_good_is_a_dead_letter,
                 a_fingerprint_tells_a_repetition_from_another_submission,
                 an_id_is_as_good_as_before_what_came_to_nothing,
+                an_answer_is_never_sent_twice,
                 a_key_is_that_of_one_request_of_whatever_kind,
                 a_receipt_follows_its_submission,
                 the_keys_of_a_device_are_bounded,

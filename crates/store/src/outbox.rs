@@ -36,7 +36,8 @@ pub trait Outbox: Send + Sync {
     /// Puts one entry into its device's lane. Submitting the same id again gives a ticket of the same entry, also for
     /// a while after it is settled (a twin that has been read is then read again). If it left a receipt, the while is
     /// [`Receipt::KEPT`](crate::Receipt::KEPT). But an ephemeral one that has failed, though not
-    /// [for good](Failure::is_final), leaves nothing, so it may be submitted again under its id.
+    /// [for good](Failure::is_final), leaves nothing, so it may be submitted again under its id. An answer to a direct
+    /// method may not: whatever has become of it, it is never sent twice.
     ///
     /// A durable entry is on disk when this returns, and no reader is given it before.
     ///

@@ -698,6 +698,21 @@ pub async fn an_id_is_as_good_as_before_what_came_to_nothing(engine: Engine) {
     }
 }
 
+/// An answer to a direct method that has failed is not given to a session again.
+pub async fn an_answer_is_never_sent_twice(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let mut reader = device.open().await;
+    let ticket = device.submit(1, answer()).await;
+    let taken = reader.take(Lane::Answers, 9).await;
+    let taken = taken.expect("the lease stands");
+    settle(&mut reader, &taken[0], Err(Failure::HubTimeout)).await;
+    let again = device.submit(1, answer()).await;
+    for ticket in [ticket, again] {
+        assert_eq!(outcome(ticket).await, Err(Failure::HubTimeout));
+    }
+    assert!(take(&mut reader, Lane::Answers, 9).await.is_empty());
+}
+
 /// A key whose number is that of a submission with a fingerprint is that of another request, and the other way round. A
 /// submission without one has nothing to do with keys.
 pub async fn a_key_is_that_of_one_request_of_whatever_kind(engine: Engine) {

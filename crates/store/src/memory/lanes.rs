@@ -157,6 +157,7 @@ impl Lanes {
         &mut self,
         id: SubmissionId,
         fingerprint: Option<Fingerprint>,
+        lane: Lane,
     ) -> Result<Option<Ticket<Outcome>>, Reused> {
         let record = self.book.check(Name::Submission(id), fingerprint)?;
         if let Some(Progress::Settled(outcome, _)) = record.map(|record| &record.progress) {
@@ -166,9 +167,10 @@ impl Lanes {
             return Ok(Some(entry.tickets.join()));
         }
         let outcome = self.outcomes.find(|(other, _)| *other == id);
+        // What has failed may be tried again, but for an answer: it may have been sent, and is never sent twice.
         let stands = |outcome: &&Outcome| match outcome {
             Ok(_) => true,
-            Err(failure) => failure.is_final(),
+            Err(failure) => failure.is_final() || lane == Lane::Answers,
         };
         let outcome = outcome.map(|(_, outcome)| outcome).filter(stands);
         Ok(outcome.map(|outcome| resolved(outcome.clone())))

@@ -135,7 +135,7 @@ impl Engine {
             self.tidy_all(now);
         }
         let mut lanes = self.lanes(cell);
-        match lanes.rejoin(fresh.id, fresh.fingerprint) {
+        match lanes.rejoin(fresh.id, fresh.fingerprint, fresh.lane) {
             Ok(Some(ticket)) => return Ok((ticket, false)),
             Ok(None) => {}
             Err(Reused) => return Err(SubmitError::KeyReused),

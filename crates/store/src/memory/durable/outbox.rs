@@ -63,7 +63,8 @@ impl Engine {
     ) -> Result<Storing, SubmitError> {
         let mut lanes = self.lanes(cell);
         let id = submission.id;
-        match lanes.rejoin(id, submission.fingerprint) {
+        let lane = submission.work.lane();
+        match lanes.rejoin(id, submission.fingerprint, lane) {
             Err(Reused) => return Err(SubmitError::KeyReused),
             Ok(Some(ticket)) => {
                 let entry = lanes.entry(id);
@@ -79,7 +80,6 @@ impl Engine {
         let freed = lanes.give_up_overdue(now);
         self.free_outbox_bytes(freed);
         let size = submission.work.size();
-        let lane = submission.work.lane();
         let mut fresh = Fresh {
             id,
             fingerprint: submission.fingerprint,

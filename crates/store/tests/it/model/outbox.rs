@@ -80,10 +80,10 @@ impl Model {
 }
 
 /// Whether submitting again has the same outcome.
-const fn stands(outcome: &Outcome) -> bool {
+fn stands(entry: &Entry, outcome: &Outcome) -> bool {
     match outcome {
         Ok(_) => true,
-        Err(failure) => failure.is_final(),
+        Err(failure) => failure.is_final() || entry.submission.work.lane() == Lane::Answers,
     }
 }
 
@@ -176,7 +176,7 @@ impl Run {
     async fn submit_again(&mut self) {
         let Self { rng, model, .. } = self;
         let settled = model.settled.iter_mut();
-        let settled = settled.filter(|(_, outcome, _)| stands(outcome));
+        let settled = settled.filter(|(entry, outcome, _)| stands(entry, outcome));
         let settled = settled.map(|(entry, ..)| entry);
         let known = settled.chain(model.lanes.iter_mut().flatten());
         if let Some(entry) = rng.choice(known.collect::<Vec<_>>()) {
@@ -190,7 +190,7 @@ impl Run {
         let Self { rng, model, .. } = self;
         let live = model.lanes.iter().flatten();
         let standing = model.settled.iter();
-        let standing = standing.filter(|(_, outcome, _)| stands(outcome));
+        let standing = standing.filter(|(entry, outcome, _)| stands(entry, outcome));
         let known = live.chain(standing.map(|(entry, ..)| entry));
         let known: Vec<_> = known.map(|entry| entry.submission.id).collect();
         let failed = model.settled.iter().map(|(entry, ..)| entry);
