@@ -36,6 +36,15 @@ pub(crate) struct Hub {
 impl Hub {
     /// A session that nobody has connected yet.
     pub(crate) async fn new(store: &Store, identity: &Identity) -> Self {
+        Self::on(store, identity, ConnectionEpoch(3)).await
+    }
+
+    /// The same, whose first connection has this number.
+    pub(crate) async fn on(
+        store: &Store,
+        identity: &Identity,
+        connection: ConnectionEpoch,
+    ) -> Self {
         let node = NodeId::new("test");
         let lease = store
             .leases
@@ -47,7 +56,7 @@ impl Hub {
             store: store.clone(),
             identity: identity.clone(),
             lease,
-            connection: ConnectionEpoch(3),
+            connection,
             arrivals: 0,
             taken: Arc::default(),
             reader: None,
@@ -123,6 +132,16 @@ impl Hub {
             is_tied: true,
         };
         self.append(arrival).await
+    }
+
+    /// A cloud-to-device message comes, in custody `gateway`.
+    pub(crate) async fn leaves(&mut self, message: CloudMessage) {
+        let arrival = Arrival::Message {
+            expires_at: message.expires_at(),
+            message: Arc::new(message),
+            is_tied: false,
+        };
+        self.append(arrival).await;
     }
 
     /// A direct method comes, to be answered within this time.

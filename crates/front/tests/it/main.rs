@@ -9,6 +9,7 @@
 mod admin;
 mod bad_input;
 mod batches;
+mod copies;
 mod defects;
 mod hostile;
 mod hub;
