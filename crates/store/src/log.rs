@@ -7,7 +7,7 @@
 //!
 //! ```text
 //!   0000000001.log   header | group | group | ...        closed, never written again
-//!   0000000002.log   header | group | group |            the newest: groups are appended here
+//!   0000000002.log   header | group | group | 0 0 0 0    the newest: groups take the place of zeros
 //!   mark             (last flushed group, oldest segment), again and again
 //!
 //!   header   magic, version, number, number of its first group, hash of the group before, check
@@ -21,6 +21,9 @@
 //! torn by a crash. The *mark* says the number of the last flushed group a second time: a log that ends earlier has lost
 //! something that was flushed. It is written after the flush and is itself flushed when the log has been idle for a
 //! moment, so it may be behind, never ahead.
+//!
+//! The newest segment is longer than what is in it: zeros are written ahead, so that flushing a group need not note a new
+//! length of the file besides. They are given back when the segment is closed; zeros up to the end of a file mean nothing.
 //!
 //! # After a crash
 //!

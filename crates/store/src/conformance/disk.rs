@@ -41,7 +41,8 @@ struct State {
 #[derive(Clone)]
 enum Operation {
     Create(String, usize),
-    Append(usize, Vec<u8>),
+    /// From this byte on; beyond the end there are zeros.
+    Write(usize, usize, Vec<u8>),
     /// Flushed at once.
     Truncate(usize, usize),
     Flush(usize),
@@ -126,6 +127,25 @@ impl State {
         file.ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    /// A full disk takes what it can.
+    fn write(&mut self, file: usize, offset: usize, bytes: &[u8]) -> io::Result<()> {
+        let content = &mut self.contents[file];
+        let new = (offset + bytes.len()).saturating_sub(content.len());
+        let room = self.room.unwrap_or(u64::MAX);
+        let taken_new = usize::try_from(room).map_or(new, |room| room.min(new));
+        if let Some(room) = &mut self.room {
+            *room -= taken_new as u64;
+        }
+        let taken = &bytes[..bytes.len() - (new - taken_new)];
+        overwrite(content, offset, taken);
+        self.operations
+            .push(Operation::Write(file, offset, taken.to_vec()));
+        if taken_new < new {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         let number = self.flushes;
         self.flushes += 1;
@@ -168,9 +188,11 @@ impl Files for Disk {
             state.operations.push(create);
             file
         });
+        let end = state.contents[file].len();
         Ok(Box::new(DiskAppender {
             disk: self.clone(),
             file,
+            end,
         }))
     }
 
@@ -212,23 +234,22 @@ impl Files for Disk {
 struct DiskAppender {
     disk: Disk,
     file: usize,
+    end: usize,
 }
 
 impl Appender for DiskAppender {
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
+        let mut state = self.disk.0.lock();
+        let length = state.contents[self.file].len();
+        let zeros = (self.end + bytes).saturating_sub(length);
+        state.write(self.file, length, &vec![0; zeros])
+    }
+
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.0.lock();
-        let room = state.room.unwrap_or(u64::MAX);
-        // A full disk takes what it can.
-        let taken = usize::try_from(room).map_or(bytes.len(), |room| room.min(bytes.len()));
-        state.contents[self.file].extend(&bytes[..taken]);
-        let append = Operation::Append(self.file, bytes[..taken].to_vec());
-        state.operations.push(append);
-        if state.room.is_some() {
-            state.room = Some(room - taken as u64);
-        }
-        if taken < bytes.len() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
+        state.write(self.file, self.end, bytes)?;
+        self.end += bytes.len();
         Ok(())
     }
 
@@ -245,9 +266,12 @@ impl Appender for DiskAppender {
 struct Image {
     names: BTreeMap<String, usize>,
     unflushed_names: Vec<Operation>,
-    /// By file: what is flushed, and what was appended since then.
-    contents: BTreeMap<usize, (Vec<u8>, Vec<u8>)>,
+    /// By file: what is flushed, and what was written since then.
+    contents: BTreeMap<usize, (Vec<u8>, Vec<Write>)>,
 }
+
+/// Bytes, and where they are to be.
+type Write = (usize, Vec<u8>);
 
 impl Image {
     fn apply(&mut self, operation: &Operation) {
@@ -260,17 +284,17 @@ impl Image {
                     apply_name(&mut self.names, &operation);
                 }
             }
-            Operation::Append(file, bytes) => {
+            Operation::Write(file, offset, bytes) => {
                 let (_, unflushed) = self.contents.entry(*file).or_default();
-                unflushed.extend(bytes);
+                unflushed.push((*offset, bytes.clone()));
             }
             Operation::Flush(file) => {
                 let (flushed, unflushed) = self.contents.entry(*file).or_default();
-                flushed.append(unflushed);
+                write_all(flushed, unflushed);
             }
             Operation::Truncate(file, length) => {
                 let (flushed, unflushed) = self.contents.entry(*file).or_default();
-                flushed.append(unflushed);
+                write_all(flushed, unflushed);
                 flushed.truncate(*length);
             }
         }
@@ -297,22 +321,19 @@ impl Image {
             match (&mut rng, cut) {
                 (Some(rng), _) => {
                     unflushed.truncate(rng.usize(..=unflushed.len()));
-                    // The length may be there before the bytes are: then they are zeros.
-                    if rng.bool() {
-                        let from = rng.usize(..=unflushed.len());
-                        let to = rng.usize(from..=unflushed.len());
-                        unflushed[from..to].fill(0);
+                    if let Some((offset, last)) = unflushed.pop() {
+                        write_all(&mut content, &mut unflushed);
+                        tear(&mut content, offset, &last, rng);
                     }
                 }
-                (None, Cut::Keep) => {}
-                (None, Cut::Drop | Cut::Tear(_)) => unflushed.clear(),
+                (None, Cut::Keep) => write_all(&mut content, &mut unflushed),
+                (None, Cut::Drop | Cut::Tear(_)) => {}
             }
-            content.append(&mut unflushed);
             let file = state.contents.len();
             // What is there is where the next image begins.
             state.operations.extend([
                 Operation::Create(name.clone(), file),
-                Operation::Append(file, content.clone()),
+                Operation::Write(file, 0, content.clone()),
                 Operation::Flush(file),
             ]);
             state.names.insert(name.clone(), file);
@@ -320,6 +341,37 @@ impl Image {
         }
         state.operations.push(Operation::FlushNames);
         state
+    }
+}
+
+fn overwrite(content: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[offset..end].copy_from_slice(bytes);
+}
+
+fn write_all(content: &mut Vec<u8>, writes: &mut Vec<Write>) {
+    for (offset, bytes) in writes.drain(..) {
+        overwrite(content, offset, &bytes);
+    }
+}
+
+/// Of a write, so many bytes from its start are there, but perhaps for some between: the length may be there before the
+/// bytes are, and then they are what was there before, or zeros.
+fn tear(content: &mut Vec<u8>, offset: usize, bytes: &[u8], rng: &mut Rng) {
+    let bytes = &bytes[..rng.usize(..=bytes.len())];
+    let (mut from, mut to) = (0, 0);
+    if rng.bool() {
+        from = rng.usize(..=bytes.len());
+        to = rng.usize(from..=bytes.len());
+    }
+    overwrite(content, offset, &bytes[..from]);
+    if to < bytes.len() {
+        overwrite(content, offset + to, &bytes[to..]);
+    } else if content.len() < offset + to {
+        content.resize(offset + to, 0);
     }
 }
 
@@ -336,7 +388,7 @@ fn apply_name(names: &mut BTreeMap<String, usize>, operation: &Operation) {
         Operation::Remove(name) => {
             names.remove(name);
         }
-        Operation::Append(..)
+        Operation::Write(..)
         | Operation::Truncate(..)
         | Operation::Flush(_)
         | Operation::FlushNames => {}

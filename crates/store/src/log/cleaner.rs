@@ -93,6 +93,7 @@ fn clean(owner: &dyn Owner, segment: u32) -> io::Result<bool> {
                     }
                 }
             }
+            Piece::Unused { .. } => {}
             Piece::Bad { offset, length } => {
                 is_whole = false;
                 tracing::error!(

@@ -29,7 +29,7 @@ pub trait Files: Send + Sync {
     /// The file is not there, is too short, or cannot be read.
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>>;
 
-    /// Opens a file to append to it, empty if it was not there.
+    /// Opens a file to append to it at its end, empty if it was not there.
     ///
     /// # Errors
     ///
@@ -67,6 +67,14 @@ pub trait Files: Send + Sync {
 
 /// A file that is appended to.
 pub trait Appender: Send {
+    /// Makes the file so much longer than what was appended to it, the rest being zeros, whose place is taken by what is
+    /// appended. After an error it may be longer than it was.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()>;
+
     /// Appends all of this. After an error a part of it may be there.
     ///
     /// # Errors
@@ -135,8 +143,13 @@ impl Files for Folder {
     }
 
     fn appender(&self, name: &str) -> io::Result<Box<dyn Appender>> {
-        let file = private().create(true).open(self.path.join(name))?;
-        Ok(Box::new(FileAppender(file)))
+        let mut file = private().create(true).open(self.path.join(name))?;
+        let end = file.seek(SeekFrom::End(0))?;
+        Ok(Box::new(FileAppender {
+            file,
+            end,
+            length: end,
+        }))
     }
 
     fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
@@ -165,21 +178,54 @@ impl Files for Folder {
     }
 }
 
-struct FileAppender(File);
+struct FileAppender {
+    /// Its cursor is at the end of what was appended.
+    file: File,
+    end: u64,
+    /// With what was reserved.
+    length: u64,
+}
 
 impl Appender for FileAppender {
+    /// Writes the zeros: blocks that are only set aside are noted anew when something comes into them, and the next flush
+    /// would have that to do besides.
+    fn reserve(&mut self, bytes: u64) -> io::Result<()> {
+        let length = self.end.saturating_add(bytes);
+        if length > self.length {
+            self.file.seek(SeekFrom::Start(self.length))?;
+            let written = write_zeros(&mut self.file, length - self.length);
+            self.file.seek(SeekFrom::Start(self.end))?;
+            written?;
+            self.length = length;
+        }
+        Ok(())
+    }
+
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_all(bytes)
+        self.file.write_all(bytes)?;
+        self.end += bytes.len() as u64;
+        self.length = self.length.max(self.end);
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
+}
+
+fn write_zeros(file: &mut File, mut bytes: u64) -> io::Result<()> {
+    const ZEROS: &[u8] = &[0; 64 * 1024];
+    while bytes > 0 {
+        let block = usize::try_from(bytes).map_or(ZEROS.len(), |bytes| bytes.min(ZEROS.len()));
+        file.write_all(&ZEROS[..block])?;
+        bytes -= block as u64;
+    }
+    Ok(())
 }
 
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.append(true);
+    options.write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options

@@ -34,6 +34,10 @@ pub(super) enum Piece {
         offset: usize,
         length: usize,
     },
+    /// Zeros up to the end: reserved, and never written.
+    Unused {
+        offset: usize,
+    },
 }
 
 /// A group that is what it was when it was written.
@@ -150,6 +154,7 @@ pub(super) fn pieces(segment: &[u8]) -> Vec<Piece> {
     while at < segment.len() {
         let piece = match group_at(segment, at) {
             Some(group) => Piece::Group(group),
+            None if is_zero(&segment[at..]) => Piece::Unused { offset: at },
             None => {
                 let end = next_group(segment, at + 1).unwrap_or(segment.len());
                 Piece::Bad {
@@ -161,6 +166,7 @@ pub(super) fn pieces(segment: &[u8]) -> Vec<Piece> {
         at = match piece {
             Piece::Group(group) => group.body.1 + size_of::<Hash>(),
             Piece::Bad { offset, length } => offset + length,
+            Piece::Unused { .. } => segment.len(),
         };
         pieces.push(piece);
     }
@@ -218,6 +224,12 @@ fn group_at(segment: &[u8], offset: usize) -> Option<Group> {
     })
 }
 
+fn is_zero(bytes: &[u8]) -> bool {
+    const ZEROS: &[u8] = &[0; 4096];
+    let mut blocks = bytes.chunks(ZEROS.len());
+    blocks.all(|block| *block == ZEROS[..block.len()])
+}
+
 /// Where the next whole group starts.
 fn next_group(segment: &[u8], from: usize) -> Option<usize> {
     let rest = segment.get(from..)?;
@@ -266,6 +278,7 @@ mod tests {
             let number = |piece: &Piece| match piece {
                 Piece::Group(group) => Some(group.number),
                 Piece::Bad { .. } => None,
+                Piece::Unused { .. } => Some(0),
             };
             pieces(segment).iter().map(number).collect::<Vec<_>>()
         };
@@ -277,6 +290,14 @@ mod tests {
         }
         let cut = &segment[..segment.len() - 1];
         assert_eq!(numbers(cut), [Some(1), Some(2), None]);
+        let mut reserved = segment.clone();
+        reserved.extend([0; 100]);
+        assert_eq!(numbers(&reserved), [Some(1), Some(2), Some(3), Some(0)]);
+        for at in segment.len()..reserved.len() {
+            let mut flipped = reserved.clone();
+            flipped[at] ^= 1;
+            assert_eq!(numbers(&flipped)[3], None, "{at}");
+        }
         for at in 0..HEADER {
             let mut flipped = segment.clone();
             flipped[at] ^= 1;

@@ -1,11 +1,16 @@
 //! Reading a log after a restart, and what can be saved of a damaged one.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use super::{
     Damage, Location,
     files::Files,
-    frame::{self, BadHeader, HEADER, Hash, Header, Piece},
+    frame::{self, BadHeader, Group, HEADER, Hash, Header, Piece},
     mark::{self, Reach},
 };
 
@@ -85,135 +90,235 @@ fn read(
     mut each: impl FnMut(Location, &[u8]),
 ) -> Result<Resume, OpenLogError> {
     let (segments, reach, damaged_marks) = look(files)?;
-    let mut resume = Resume {
-        next_segment: reach.oldest.max(1),
-        reach: Reach {
-            last_group: 0,
-            oldest: reach.oldest.max(1),
+    let oldest = reach.oldest.max(1);
+    let (gone, segments): (Vec<_>, Vec<_>) =
+        segments.into_iter().partition(|number| *number < oldest);
+    if may_mend {
+        // Their records were written again before the mark said so.
+        for number in gone {
+            remove(files, &segment_name(number))?;
+        }
+    }
+    let mut reading = Reading {
+        flushed: reach.last_group,
+        newest: segments.last().copied(),
+        is_first: true,
+        resume: Resume {
+            next_segment: oldest,
+            reach: Reach {
+                last_group: 0,
+                oldest,
+            },
+            chain: [0; 32],
+            sizes: BTreeMap::new(),
+            recovered: Recovered {
+                damaged_marks,
+                ..Recovered::default()
+            },
         },
-        chain: [0; 32],
-        sizes: BTreeMap::new(),
-        recovered: Recovered {
-            damaged_marks,
-            ..Recovered::default()
-        },
+        damage: Vec::new(),
     };
-    let mut damage = Vec::new();
-    let newest = segments.last().copied();
-    let mut is_first = true;
-    for number in segments {
-        let name = segment_name(number);
-        if number < resume.reach.oldest {
-            // Its records were written again before the mark said so.
-            if may_mend {
-                remove(files, &name)?;
+    ahead(files, &segments, |segment| {
+        let kept = reading.segment(&segment?, &mut each)?;
+        match kept {
+            Kept::All => Ok(()),
+            Kept::Start(_) | Kept::Nothing if !may_mend => Ok(()),
+            Kept::Start(length) => {
+                let name = segment_name(reading.last());
+                files.truncate(&name, length).map_err(at(&name))
             }
-            continue;
+            Kept::Nothing => remove(files, &segment_name(reading.resume.next_segment)),
         }
-        if number != resume.next_segment {
-            damage.push(missing(resume.next_segment, number));
+    })?;
+    reading.end()
+}
+
+/// One segment, read.
+struct Segment {
+    number: u32,
+    bytes: Vec<u8>,
+    pieces: Vec<Piece>,
+}
+
+/// What stays of a segment.
+enum Kept {
+    All,
+    /// What comes before this byte.
+    Start(u64),
+    Nothing,
+}
+
+/// A log while it is read.
+struct Reading {
+    resume: Resume,
+    damage: Vec<Damage>,
+    /// The last group that was flushed, as the mark says.
+    flushed: u64,
+    newest: Option<u32>,
+    is_first: bool,
+}
+
+impl Reading {
+    fn segment(
+        &mut self,
+        segment: &Segment,
+        each: &mut impl FnMut(Location, &[u8]),
+    ) -> Result<Kept, OpenLogError> {
+        let name = segment_name(segment.number);
+        if segment.number != self.resume.next_segment {
+            let missing = missing(self.resume.next_segment, segment.number);
+            self.damage.push(missing);
+            self.resume.next_segment = segment.number;
         }
-        let bytes = files.read(&name).map_err(at(&name))?;
-        let pieces = frame::pieces(&bytes);
-        let has_groups = pieces.iter().any(|piece| matches!(piece, Piece::Group(_)));
-        let flushed = reach.last_group;
-        match Header::decode(&bytes) {
-            Ok(header) if header.segment == number => {
-                if is_first {
-                    resume.reach.last_group = header.first_group.saturating_sub(1);
-                    resume.chain = header.chain;
-                } else if header.chain != resume.chain {
-                    damage.push(damaged(
-                        &name,
-                        0,
-                        HEADER,
-                        "it does not follow the segment before",
-                    ));
-                }
-            }
+        match Header::decode(&segment.bytes) {
+            Ok(header) if header.segment == segment.number => self.follows(&name, &header),
             Err(BadHeader::Version(version)) => {
                 return Err(OpenLogError::Version {
                     file: name,
                     version,
                 });
             }
-            // A crash while it was made: nothing can be in it.
-            Ok(_) | Err(BadHeader::Unreadable)
-                if Some(number) == newest
-                    && !has_groups
-                    && bytes.len() <= HEADER
-                    && resume.reach.last_group >= flushed
-                    && (!is_first || flushed == 0) =>
-            {
-                resume.recovered.torn = Some(damaged(&name, 0, bytes.len(), TORN));
-                if may_mend {
-                    remove(files, &name)?;
-                }
-                continue;
+            Ok(_) | Err(BadHeader::Unreadable) if self.may_be_half_made(segment) => {
+                let torn = damaged(&name, 0, segment.bytes.len(), TORN);
+                self.resume.recovered.torn = Some(torn);
+                return Ok(Kept::Nothing);
             }
             Ok(_) | Err(BadHeader::Unreadable) => {
-                damage.push(damaged(
-                    &name,
-                    0,
-                    HEADER,
-                    "the head of the segment is damaged",
-                ));
+                let what = "the head of the segment is damaged";
+                self.damage.push(damaged(&name, 0, HEADER, what));
             }
         }
-        is_first = false;
-        resume.next_segment = number + 1;
-        resume.recovered.segments += 1;
-        let mut length = bytes.len();
-        let count = pieces.len();
-        for (index, piece) in pieces.into_iter().enumerate() {
-            match piece {
+        self.is_first = false;
+        self.resume.next_segment = segment.number + 1;
+        self.resume.recovered.segments += 1;
+        let mut length = segment.bytes.len();
+        for (index, piece) in segment.pieces.iter().enumerate() {
+            match *piece {
                 Piece::Group(group) => {
-                    if group.number != resume.reach.last_group + 1 || group.chain != resume.chain {
-                        let what = "it does not follow the group before";
-                        damage.push(damaged(&name, group.offset, frame::GROUP_HEAD, what));
-                    }
-                    resume.reach.last_group = group.number;
-                    resume.chain = group.hash;
-                    resume.recovered.groups += 1;
-                    for (location, record) in frame::records(&bytes, number, &group) {
-                        resume.recovered.records += 1;
+                    self.group(&name, &group);
+                    let records = frame::records(&segment.bytes, segment.number, &group);
+                    for (location, record) in records {
+                        self.resume.recovered.records += 1;
                         each(location, record);
                     }
                 }
+                Piece::Unused { offset } => length = offset,
                 Piece::Bad {
                     offset,
                     length: bad,
                 } => {
-                    let is_end = Some(number) == newest && index + 1 == count;
-                    if is_end && resume.reach.last_group >= flushed && damage.is_empty() {
-                        resume.recovered.torn = Some(damaged(&name, offset, bad, TORN));
+                    let is_end =
+                        Some(segment.number) == self.newest && index + 1 == segment.pieces.len();
+                    if is_end && self.has_all_that_was_flushed() && self.damage.is_empty() {
+                        self.resume.recovered.torn = Some(damaged(&name, offset, bad, TORN));
                         length = offset;
-                        if may_mend {
-                            let kept = offset as u64;
-                            files.truncate(&name, kept).map_err(at(&name))?;
-                        }
                     } else {
-                        damage.push(damaged(&name, offset, bad, "no whole group"));
+                        self.damage
+                            .push(damaged(&name, offset, bad, "no whole group"));
                     }
                 }
             }
         }
-        resume.recovered.bytes += length as u64;
-        resume.sizes.insert(number, length as u64);
+        self.resume.recovered.bytes += length as u64;
+        self.resume.sizes.insert(segment.number, length as u64);
+        Ok(if length < segment.bytes.len() {
+            Kept::Start(length as u64)
+        } else {
+            Kept::All
+        })
     }
-    if resume.reach.last_group < reach.last_group && damage.is_empty() {
-        damage.push(Damage {
-            file: mark::NAME.to_owned(),
-            offset: 0,
-            bytes: 0,
-            what: "groups that it says were flushed are missing at the end of the log",
+
+    /// Notes the head of a segment.
+    fn follows(&mut self, name: &str, header: &Header) {
+        if self.is_first {
+            self.resume.reach.last_group = header.first_group.saturating_sub(1);
+            self.resume.chain = header.chain;
+        } else if header.chain != self.resume.chain {
+            let what = "it does not follow the segment before";
+            self.damage.push(damaged(name, 0, HEADER, what));
+        }
+    }
+
+    /// Whether a crash while the segment was made explains that it has no head: nothing can be in it.
+    fn may_be_half_made(&self, segment: &Segment) -> bool {
+        let has_groups = segment
+            .pieces
+            .iter()
+            .any(|piece| matches!(piece, Piece::Group(_)));
+        Some(segment.number) == self.newest
+            && !has_groups
+            && segment.bytes.len() <= HEADER
+            && self.has_all_that_was_flushed()
+            && (!self.is_first || self.flushed == 0)
+    }
+
+    fn group(&mut self, name: &str, group: &Group) {
+        let Resume { reach, chain, .. } = &mut self.resume;
+        if group.number != reach.last_group + 1 || group.chain != *chain {
+            let what = "it does not follow the group before";
+            self.damage
+                .push(damaged(name, group.offset, frame::GROUP_HEAD, what));
+        }
+        reach.last_group = group.number;
+        *chain = group.hash;
+        self.resume.recovered.groups += 1;
+    }
+
+    const fn has_all_that_was_flushed(&self) -> bool {
+        self.resume.reach.last_group >= self.flushed
+    }
+
+    /// The segment that was read last.
+    const fn last(&self) -> u32 {
+        self.resume.next_segment - 1
+    }
+
+    fn end(mut self) -> Result<Resume, OpenLogError> {
+        if !self.has_all_that_was_flushed() && self.damage.is_empty() {
+            self.damage.push(Damage {
+                file: mark::NAME.to_owned(),
+                offset: 0,
+                bytes: 0,
+                what: "groups that it says were flushed are missing at the end of the log",
+            });
+        }
+        if self.damage.is_empty() {
+            Ok(self.resume)
+        } else {
+            Err(OpenLogError::Damaged(self.damage))
+        }
+    }
+}
+
+/// Gives the segments in their order. While one is looked at, the next is read and its groups are hashed.
+fn ahead(
+    files: &dyn Files,
+    numbers: &[u32],
+    mut each: impl FnMut(Result<Segment, OpenLogError>) -> Result<(), OpenLogError>,
+) -> Result<(), OpenLogError> {
+    let read = |number| {
+        let name = segment_name(number);
+        let bytes = files.read(&name).map_err(at(&name))?;
+        Ok(Segment {
+            number,
+            pieces: frame::pieces(&bytes),
+            bytes,
+        })
+    };
+    thread::scope(|scope| {
+        // One is looked at, one waits, one is read: 64 MiB each, unless the configuration says otherwise.
+        let (give, take) = mpsc::sync_channel(1);
+        let reader = thread::Builder::new().name("store-read".to_owned());
+        let reader = reader.spawn_scoped(scope, move || {
+            for number in numbers {
+                if give.send(read(*number)).is_err() {
+                    return; // Nobody wants to see the rest.
+                }
+            }
         });
-    }
-    if damage.is_empty() {
-        Ok(resume)
-    } else {
-        Err(OpenLogError::Damaged(damage))
-    }
+        reader.map_err(at("."))?;
+        take.into_iter().try_for_each(&mut each)
+    })
 }
 
 /// Gives every record that can be read, in the order in which they were written, and says what cannot. Changes nothing.
@@ -256,6 +361,7 @@ pub(crate) fn salvage(
                 Piece::Bad { offset, length } => {
                     damage.push(damaged(&name, offset, length, "no whole group"));
                 }
+                Piece::Unused { .. } => {}
             }
         }
     }

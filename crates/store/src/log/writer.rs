@@ -103,6 +103,8 @@ struct Writer {
     file: Box<dyn Appender>,
     segment: u32,
     length: u64,
+    /// The length of the file, with what is reserved in it.
+    reserved: u64,
     next_group: u64,
     chain: Hash,
 }
@@ -139,6 +141,7 @@ impl Log {
             file,
             segment,
             length: HEADER as u64,
+            reserved: HEADER as u64,
             next_group: resume.reach.last_group + 1,
             chain: resume.chain,
         };
@@ -312,6 +315,9 @@ impl Writer {
                 return;
             }
         }
+        if let Err(error) = self.give_back() {
+            tracing::error!(%error, "what is reserved in the store's log cannot be given back");
+        }
         if let Err(error) = self.shared.mark.lock().flush() {
             tracing::error!(%error, "the mark of the store's log cannot be flushed");
         }
@@ -371,6 +377,7 @@ impl Writer {
             }
         }
         let (bytes, hash) = builder.finish(self.next_group, &self.chain);
+        self.reserve(bytes.len() as u64);
         if let Err(error) = self.file.append(&bytes) {
             let cut = if is_full(&error) {
                 self.cut()
@@ -421,12 +428,35 @@ impl Writer {
             chain: self.chain,
         };
         self.file = begin_segment(self.shared.files.as_ref(), &header)?;
+        self.give_back()?;
         self.segment += 1;
         self.length = HEADER as u64;
+        self.reserved = self.length;
         self.grow(HEADER as u64);
         self.shared.segments.lock().rolls += 1;
         self.shared.rolled.notify_all();
         Ok(())
+    }
+
+    /// Sees to it that a group finds its place reserved, and many after it: then flushing one has nothing to do but its
+    /// bytes, and does not have to note a new length of the file besides.
+    fn reserve(&mut self, bytes: u64) {
+        let end = self.length + bytes;
+        if end > self.reserved {
+            let longest = self.shared.limits.segment.max(end);
+            let reserved = longest.min(end + RESERVED);
+            match self.file.reserve(reserved - self.length) {
+                Ok(()) => self.reserved = reserved,
+                // If there is no room for the group either, that shows right away.
+                Err(error) => tracing::debug!(%error, "no room is reserved in the store's log"),
+            }
+        }
+    }
+
+    /// Gives back what is reserved in the segment and not used.
+    fn give_back(&self) -> io::Result<()> {
+        let name = segment_name(self.segment);
+        self.shared.files.truncate(&name, self.length)
     }
 
     fn grow(&self, bytes: u64) {
@@ -441,6 +471,7 @@ impl Writer {
         let name = segment_name(self.segment);
         self.shared.files.truncate(&name, self.length)?;
         self.file = self.shared.files.appender(&name)?;
+        self.reserved = self.length;
         Ok(io::ErrorKind::StorageFull.into())
     }
 
@@ -519,6 +550,8 @@ fn is_full(error: &io::Error) -> bool {
 const QUEUE_BYTES: usize = 64 * 1024 * 1024;
 /// Bytes of records in a group, if it has more than one: so many are flushed about as fast as one.
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes that are reserved at a time: some thousand records, and written as fast as a group of them.
+const RESERVED: u64 = 1024 * 1024;
 /// Segments that may be dead before any is cleaned.
 const SPARE_SEGMENTS: u64 = 2;
 /// After how long without a record the mark is flushed.
