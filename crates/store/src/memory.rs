@@ -81,8 +81,9 @@ pub struct Config {
     pub outbox_entries: usize,
     /// Bytes of those entries; 4 MiB by default. Less than one message (256 KiB): large messages are always refused.
     pub outbox_bytes: usize,
-    /// Bytes of the outbox entries of all devices; 256 MiB by default. More are refused with `503`. Too large: the
-    /// process may run out of memory while the hub is away.
+    /// Bytes of the outbox entries of all devices in memory; 256 MiB by default. More are refused with `503`. What is on a disk
+    /// takes half of it at most, the rest is read back when it is sent. Too large: the process may run out of memory while
+    /// the hub is away.
     pub outbox_bytes_in_all: usize,
     /// Cloud-to-device messages of one device that are not settled and concluded; 50 by default, as many as IoT Hub
     /// keeps.

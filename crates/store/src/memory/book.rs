@@ -28,14 +28,23 @@ struct Pages {
     dead: VecDeque<Dead>,
 }
 
-/// What a record is about.
+/// What a record is about. Bytes, so that a million of them take no more than they say.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Name {
-    /// A submission: the record is its receipt.
-    Submission(SubmissionId),
-    /// A request of another kind that has a key.
-    Key(KeyId),
+pub(super) struct Name {
+    kind: Kind,
+    id: [u8; 16],
 }
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    /// A submission: the record is its receipt.
+    Submission,
+    /// A request of another kind that has a key.
+    Key,
+}
+
+/// Where an entry stands.
+pub(super) type Place = (Lane, EntryId);
 
 /// One record.
 pub(super) struct Record {
@@ -48,7 +57,8 @@ pub(super) struct Record {
 
 /// How far a record's request is.
 pub(super) enum Progress {
-    Open,
+    /// It has no end; a submission's entry stands there.
+    Open(Option<Place>),
     /// So much is noted of a request of another kind.
     Noted(Answer),
     /// A submission is settled.
@@ -73,6 +83,31 @@ pub(super) struct Dead {
 /// A record is about another request.
 pub(super) struct Reused;
 
+impl Name {
+    pub(super) const fn submission(id: SubmissionId) -> Self {
+        Self {
+            kind: Kind::Submission,
+            id: id.0.to_be_bytes(),
+        }
+    }
+
+    pub(super) const fn key(id: KeyId) -> Self {
+        Self {
+            kind: Kind::Key,
+            id: id.0.to_be_bytes(),
+        }
+    }
+
+    /// What has the same number.
+    const fn of_other_kind(self) -> Self {
+        let kind = match self.kind {
+            Kind::Submission => Kind::Key,
+            Kind::Key => Kind::Submission,
+        };
+        Self { kind, ..self }
+    }
+}
+
 impl Book {
     pub(super) const fn new() -> Self {
         Self(None)
@@ -80,6 +115,14 @@ impl Book {
 
     pub(super) fn get(&self, name: Name) -> Option<&Record> {
         self.0.as_ref()?.records.get(&name)
+    }
+
+    /// Where the entry of a submission stands, if it has a record and is not settled.
+    pub(super) fn place(&self, id: SubmissionId) -> Option<Place> {
+        match self.get(Name::submission(id))?.progress {
+            Progress::Open(place) => place,
+            Progress::Noted(_) | Progress::Settled(..) | Progress::Answered(_) => None,
+        }
     }
 
     pub(super) fn get_mut(&mut self, name: Name) -> Option<&mut Record> {
@@ -106,10 +149,11 @@ impl Book {
         }
     }
 
-    /// Opens a record, or opens it again.
-    pub(super) fn open(
+    /// Opens the record of a submission whose entry stands there, or opens it again.
+    pub(super) fn open_submission(
         &mut self,
-        name: Name,
+        id: SubmissionId,
+        place: Place,
         fingerprint: Option<Fingerprint>,
         began_at: Timestamp,
         now: Moment,
@@ -117,10 +161,21 @@ impl Book {
         let record = Record {
             began_at,
             fingerprint,
-            progress: Progress::Open,
+            progress: Progress::Open(Some(place)),
             stored: None,
         };
-        self.put(name, record, now);
+        self.put(Name::submission(id), record, now);
+    }
+
+    /// Opens the record of a key.
+    pub(super) fn open_key(&mut self, id: KeyId, fingerprint: Fingerprint, now: Moment) {
+        let record = Record {
+            began_at: now.timestamp,
+            fingerprint: Some(fingerprint),
+            progress: Progress::Open(None),
+            stored: None,
+        };
+        self.put(Name::key(id), record, now);
     }
 
     /// Puts a record in; an older one of the same name makes way.
@@ -150,7 +205,7 @@ impl Book {
 
     /// Notes what became of a submission that has a record.
     pub(super) fn settle(&mut self, id: SubmissionId, outcome: &Outcome, at: Timestamp) {
-        if let Some(record) = self.get_mut(Name::Submission(id)) {
+        if let Some(record) = self.get_mut(Name::submission(id)) {
             let mut outcome = Box::new(outcome.clone());
             if let Err(Failure::HubError {
                 error: Some(error), ..
@@ -208,7 +263,7 @@ impl Book {
                 let Some((_, name)) = order.pop_front_if(|(end, _)| *end <= now) else {
                     break;
                 };
-                let is_waited_for = matches!(name, Name::Submission(_))
+                let is_waited_for = name.kind == Kind::Submission
                     && pages.records.get(&name).is_some_and(Record::is_open);
                 if is_waited_for {
                     order.push_back((now + Receipt::KEPT, name));
@@ -278,25 +333,15 @@ impl Book {
     }
 }
 
-impl Name {
-    /// What has the same number.
-    const fn of_other_kind(self) -> Self {
-        match self {
-            Self::Submission(id) => Self::Key(KeyId(id.0)),
-            Self::Key(id) => Self::Submission(SubmissionId(id.0)),
-        }
-    }
-}
-
 impl Record {
     pub(super) const fn is_open(&self) -> bool {
-        matches!(self.progress, Progress::Open | Progress::Noted(_))
+        matches!(self.progress, Progress::Open(_) | Progress::Noted(_))
     }
 
     /// What is known of the key that the record is about, to whoever asks again.
     pub(super) fn key_state(&self) -> KeyState {
         match &self.progress {
-            Progress::Open | Progress::Settled(..) => KeyState::Open(None),
+            Progress::Open(_) | Progress::Settled(..) => KeyState::Open(None),
             Progress::Noted(note) => KeyState::Open(Some(note.clone())),
             Progress::Answered(answer) => KeyState::Answered(answer.clone()),
         }
@@ -309,7 +354,7 @@ impl Record {
         while_open: impl FnOnce() -> ReceiptState,
     ) -> Receipt {
         let state = match &self.progress {
-            Progress::Open | Progress::Noted(_) | Progress::Answered(_) => while_open(),
+            Progress::Open(_) | Progress::Noted(_) | Progress::Answered(_) => while_open(),
             Progress::Settled(outcome, at) => match outcome.as_ref() {
                 Ok(_) => ReceiptState::Acknowledged { at: *at },
                 Err(failure) => ReceiptState::Refused {
@@ -358,9 +403,9 @@ mod tests {
         let mut book = Book::new();
         let now = moment();
         for id in 0..3 {
-            book.open(name(id), None, at(0), now);
+            open(&mut book, id, None, at(0), now);
         }
-        book.open(name(3), Some(Fingerprint::of(&[])), at(0), now);
+        open(&mut book, 3, Some(Fingerprint::of(&[])), at(0), now);
         settle(&mut book, 1);
         settle(&mut book, 3);
         book.make_room(3);
@@ -372,9 +417,9 @@ mod tests {
     #[test]
     fn a_record_ends_after_its_time_but_not_while_its_entry_waits() {
         let (mut book, now) = (Book::new(), moment());
-        book.open(name(1), None, at(0), now);
-        book.open(name(2), Some(Fingerprint::of(&[])), at(0), now);
-        book.open(Name::Key(KeyId(3)), Some(Fingerprint::of(&[])), at(0), now);
+        open(&mut book, 1, None, at(0), now);
+        open(&mut book, 2, Some(Fingerprint::of(&[])), at(0), now);
+        book.open_key(KeyId(3), Fingerprint::of(&[]), now);
         settle(&mut book, 2);
         book.forget(now.instant + Receipt::KEPT - Duration::from_secs(1));
         assert_eq!(book.len(), 3);
@@ -391,7 +436,7 @@ mod tests {
         let day = 24 * 3600;
         // The third is of the future: the wall clock was set back.
         for (id, age) in [(1, 0), (2, 7 * day), (3, -9 * day), (4, 9 * day)] {
-            book.open(name(id), Some(Fingerprint::of(&[])), at(-age), now);
+            open(&mut book, id, Some(Fingerprint::of(&[])), at(-age), now);
             settle(&mut book, id);
         }
         let left_after = |book: &mut Book, days: i64| {
@@ -420,12 +465,23 @@ mod tests {
         assert_eq!(error.info, serde_json::Value::Null);
     }
 
+    fn open(
+        book: &mut Book,
+        id: u128,
+        fingerprint: Option<Fingerprint>,
+        began_at: Timestamp,
+        now: Moment,
+    ) {
+        let place = (Lane::Telemetry, EntryId(1));
+        book.open_submission(SubmissionId(id), place, fingerprint, began_at, now);
+    }
+
     fn settle(book: &mut Book, id: u128) {
         book.settle(SubmissionId(id), &Ok(Done::Acknowledged), at(1));
     }
 
     fn name(id: u128) -> Name {
-        Name::Submission(SubmissionId(id))
+        Name::submission(SubmissionId(id))
     }
 
     /// The moment at second 0.

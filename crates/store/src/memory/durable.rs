@@ -11,8 +11,8 @@
 //!   settle          --> log: Settled                   nobody waits: after a crash it is sent again, under its own id
 //! ```
 //!
-//! The work of a durable entry is held in memory too as long as all entries fit into their bound, so a message that goes on
-//! at once is not read back. After a restart it is on the disk alone.
+//! The work of a durable entry is held in memory too as long as all entries take half of their bound, so a message that goes on
+//! at once is not read back, and what is not on the disk finds room however much is. After a restart it is on the disk alone.
 
 mod codec;
 mod inbox;

@@ -13,7 +13,7 @@ use iothub::Timestamp;
 
 use super::{
     MEMORY_OF_OUTCOMES, Moment,
-    book::{Book, Dead, Name, Progress, Reused},
+    book::{Book, Dead, Name, Place, Progress, Reused},
     counted::Counts,
     location::Location,
     ring::Ring,
@@ -27,8 +27,8 @@ use crate::{
 /// The three lanes of a device, and what is remembered of what was in them.
 pub(super) struct Lanes {
     lanes: [Entries; Lane::ALL.len()],
-    /// Every entry that is not settled.
-    entry_by_submission: HashMap<SubmissionId, (Lane, EntryId)>,
+    /// Entries that are not settled and have no record in the book, which knows where the others stand.
+    place_by_submission: HashMap<SubmissionId, Place>,
     outcomes: Ring<(SubmissionId, Outcome), OUTCOMES>,
     book: Book,
     last_entry: u64,
@@ -141,7 +141,7 @@ impl Lanes {
     pub(super) fn new() -> Self {
         Self {
             lanes: Default::default(),
-            entry_by_submission: HashMap::new(),
+            place_by_submission: HashMap::new(),
             outcomes: Ring::new(),
             book: Book::new(),
             last_entry: 0,
@@ -159,7 +159,7 @@ impl Lanes {
         fingerprint: Option<Fingerprint>,
         lane: Lane,
     ) -> Result<Option<Ticket<Outcome>>, Reused> {
-        let record = self.book.check(Name::Submission(id), fingerprint)?;
+        let record = self.book.check(Name::submission(id), fingerprint)?;
         if let Some(Progress::Settled(outcome, _)) = record.map(|record| &record.progress) {
             return Ok(Some(resolved(outcome.as_ref().clone())));
         }
@@ -198,10 +198,13 @@ impl Lanes {
         now: Moment,
     ) -> bool {
         self.last_entry = self.last_entry.max(id.0);
+        let place = (fresh.lane, id);
         if fresh.fingerprint.is_some() || fresh.keeping.is_stored() {
-            let name = Name::Submission(fresh.id);
+            let (fingerprint, accepted_at) = (fresh.fingerprint, fresh.accepted_at);
             self.book
-                .open(name, fresh.fingerprint, fresh.accepted_at, now);
+                .open_submission(fresh.id, place, fingerprint, accepted_at, now);
+        } else {
+            self.place_by_submission.insert(fresh.id, place);
         }
         let entry = Box::new(Entry {
             id,
@@ -215,8 +218,6 @@ impl Lanes {
             is_put_back: false,
             tickets,
         });
-        self.entry_by_submission
-            .insert(entry.submission, (entry.lane, id));
         if is_bounded(entry.lane) {
             self.bounded_bytes += entry.size;
         }
@@ -241,6 +242,19 @@ impl Lanes {
         was_hidden
     }
 
+    /// Lets go of what an entry is to do, which is on the disk. Answers the bytes that it held.
+    pub(super) fn let_go(&mut self, lane: Lane, id: EntryId) -> usize {
+        let Some(entry) = self.lane(lane).get_mut(id) else {
+            return 0;
+        };
+        let held = entry.held_bytes();
+        match entry.keeping {
+            Keeping::Durable(_) => entry.work = None,
+            Keeping::Ephemeral { .. } | Keeping::Storing | Keeping::Persisting { .. } => return 0,
+        }
+        held
+    }
+
     /// An entry that was on its way to the disk will not get there. Gives it if it is gone for that.
     pub(super) fn not_stored(&mut self, lane: Lane, id: EntryId) -> Option<Box<Entry>> {
         let entry = self.lane(lane).get_mut(id)?;
@@ -249,7 +263,7 @@ impl Lanes {
                 let at = self.lane(lane).find(id)?;
                 let entry = self.lane(lane).entries.remove(at)?;
                 self.unlist(&entry);
-                self.book.remove(Name::Submission(entry.submission));
+                self.book.remove(Name::submission(entry.submission));
                 Some(entry)
             }
             Keeping::Persisting { deadline } => {
@@ -263,7 +277,7 @@ impl Lanes {
 
     /// Begins to make an entry durable, if it is ephemeral.
     pub(super) fn persist(&mut self, id: SubmissionId, now: Moment) -> Persist {
-        let name = Name::Submission(id);
+        let name = Name::submission(id);
         let Some(entry) = self.entry_mut(id) else {
             let is_known = self.book.get(name).is_some()
                 || self.outcomes.find(|(other, _)| *other == id).is_some();
@@ -278,12 +292,13 @@ impl Lanes {
             Keeping::Durable(_) => Persist::Done,
             Keeping::Ephemeral { deadline } => {
                 entry.keeping = Keeping::Persisting { deadline };
-                let begun = Persist::Begun(entry.lane, entry.id);
+                let place = (entry.lane, entry.id);
                 let accepted_at = entry.accepted_at;
                 if self.book.get(name).is_none() {
-                    self.book.open(name, None, accepted_at, now);
+                    self.place_by_submission.remove(&id);
+                    self.book.open_submission(id, place, None, accepted_at, now);
                 }
-                begun
+                Persist::Begun(place.0, place.1)
             }
         }
     }
@@ -400,7 +415,7 @@ impl Lanes {
         self.outcomes.forget_after(MEMORY_OF_OUTCOMES, now.instant);
         self.book.forget(now.instant);
         if self.unsettled() == 0 {
-            self.entry_by_submission = HashMap::new();
+            self.place_by_submission = HashMap::new();
             for lane in &mut self.lanes {
                 lane.entries = VecDeque::new();
             }
@@ -450,7 +465,7 @@ impl Lanes {
 
     /// Removes what was there before a restart and is settled by a later record.
     pub(super) fn unstore(&mut self, id: SubmissionId) -> Option<Box<Entry>> {
-        let &(lane, entry) = self.entry_by_submission.get(&id)?;
+        let (lane, entry) = self.place(id)?;
         let at = self.lane(lane).find(entry)?;
         let entry = self.lane(lane).entries.remove(at)?;
         self.unlist(&entry);
@@ -490,7 +505,7 @@ impl Lanes {
 
     /// What is known of a submission that has a record.
     pub(super) fn receipt(&self, id: SubmissionId, is_refused: bool) -> Option<Receipt> {
-        let record = self.book.get(Name::Submission(id))?;
+        let record = self.book.get(Name::submission(id))?;
         Some(record.to_receipt(id, || {
             if is_refused {
                 // Also if a session has taken it: that has no connection.
@@ -519,7 +534,7 @@ impl Lanes {
 
     /// Entries that are not settled.
     pub(super) fn unsettled(&self) -> usize {
-        self.entry_by_submission.len()
+        self.lanes.iter().map(|lane| lane.entries.len()).sum()
     }
 
     /// How many of them the device's bounds count, and their bytes.
@@ -536,18 +551,24 @@ impl Lanes {
 
     /// The entry of a submission that is not settled.
     pub(super) fn entry(&self, id: SubmissionId) -> Option<&Entry> {
-        let &(lane, entry) = self.entry_by_submission.get(&id)?;
+        let (lane, entry) = self.place(id)?;
         let lane = &self.lanes[lane_index(lane)];
         Some(&lane.entries[lane.find(entry)?])
     }
 
+    /// Where the entry of a submission stands.
+    fn place(&self, id: SubmissionId) -> Option<Place> {
+        let unrecorded = || self.place_by_submission.get(&id).copied();
+        self.book.place(id).or_else(unrecorded)
+    }
+
     fn entry_mut(&mut self, id: SubmissionId) -> Option<&mut Box<Entry>> {
-        let &(lane, entry) = self.entry_by_submission.get(&id)?;
+        let (lane, entry) = self.place(id)?;
         self.lane(lane).get_mut(entry)
     }
 
     fn is_taken(&self, id: SubmissionId) -> bool {
-        let Some(&(lane, entry)) = self.entry_by_submission.get(&id) else {
+        let Some((lane, entry)) = self.place(id) else {
             return false;
         };
         let lane = &self.lanes[lane_index(lane)];
@@ -570,7 +591,7 @@ impl Lanes {
 
     fn forget(&mut self, entry: &Entry, outcome: &Outcome, dead_letters: usize, now: Moment) {
         self.unlist(entry);
-        let name = Name::Submission(entry.submission);
+        let name = Name::submission(entry.submission);
         let is_recorded = self.book.get(name).is_some();
         // A twin is large, and reading it again changes nothing. What has failed, but not for good, is tried again by whoever
         // repeats it, so its key is as good as before.
@@ -603,7 +624,7 @@ impl Lanes {
     }
 
     fn unlist(&mut self, entry: &Entry) {
-        self.entry_by_submission.remove(&entry.submission);
+        self.place_by_submission.remove(&entry.submission);
         if is_bounded(entry.lane) {
             self.bounded_bytes -= entry.size;
         }

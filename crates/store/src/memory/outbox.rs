@@ -190,6 +190,11 @@ impl Engine {
         Counted::lock(&cell.lanes, &self.keys)
     }
 
+    /// Whether what is on the disk is to leave its room in memory to what is not.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.outbox_bytes.load(Ordering::Relaxed) > self.config.outbox_bytes_in_all / 2
+    }
+
     /// Gives back bytes to the bound of all devices.
     pub(super) fn free_outbox_bytes(&self, bytes: usize) {
         self.outbox_bytes.fetch_sub(bytes, Ordering::Relaxed);

@@ -5,8 +5,11 @@ use crate::{Resolver, Ticket, ticket};
 /// The tickets that wait for one outcome; nearly always one, and none for what was there before a restart.
 pub(super) struct Waiters<T> {
     first: Option<Resolver<T>>,
-    more: Vec<Resolver<T>>,
+    /// Boxed, because entries have none and are many.
+    more: Option<Box<More<T>>>,
 }
+
+struct More<T>(Vec<Resolver<T>>);
 
 impl<T: Clone> Waiters<T> {
     /// The first ticket, and who waits on it.
@@ -14,7 +17,7 @@ impl<T: Clone> Waiters<T> {
         let (first, ticket) = ticket();
         let waiters = Self {
             first: Some(first),
-            more: Vec::new(),
+            more: None,
         };
         (waiters, ticket)
     }
@@ -23,25 +26,32 @@ impl<T: Clone> Waiters<T> {
     pub(super) const fn none() -> Self {
         Self {
             first: None,
-            more: Vec::new(),
+            more: None,
         }
     }
 
     /// One more ticket. Those that nobody holds any longer are forgotten, so asking again and again costs nothing.
     pub(super) fn join(&mut self) -> Ticket<T> {
         let (resolver, ticket) = ticket();
-        self.more.retain(|other| !other.is_forsaken());
-        self.more.push(resolver);
+        let More(more) = &mut **self.more.get_or_insert_default();
+        more.retain(|other| !other.is_forsaken());
+        more.push(resolver);
         ticket
     }
 
     pub(super) fn resolve(self, outcome: T) {
-        for resolver in self.more {
+        for resolver in self.more.into_iter().flat_map(|more| more.0) {
             resolver.resolve(outcome.clone());
         }
         if let Some(first) = self.first {
             first.resolve(outcome);
         }
+    }
+}
+
+impl<T> Default for More<T> {
+    fn default() -> Self {
+        Self(Vec::new())
     }
 }
 

@@ -47,7 +47,7 @@ impl Engine {
         fingerprint: Fingerprint,
     ) -> Result<Result<KeyState, Option<Told>>, KeyError> {
         let now = self.now();
-        let name = Name::Key(id);
+        let name = Name::key(id);
         let mut lanes = self.lanes(cell);
         match lanes.book().check(name, Some(fingerprint)) {
             Err(Reused) => return Err(KeyError::Reused),
@@ -56,9 +56,7 @@ impl Engine {
             Ok(None) => {}
         }
         self.check_keys(&mut lanes, now)?;
-        lanes
-            .book_mut()
-            .open(name, Some(fingerprint), now.timestamp, now);
+        lanes.book_mut().open_key(id, fingerprint, now);
         let told = match lanes.book().get(name) {
             Some(record) => self.append_key(cell, id, record, Kind::Promise),
             None => Err(StoreError::Unavailable),
@@ -81,14 +79,14 @@ impl Engine {
         };
         let told = {
             let mut lanes = self.lanes(&cell);
-            let Some(record) = lanes.book_mut().get_mut(Name::Key(id)) else {
+            let Some(record) = lanes.book_mut().get_mut(Name::key(id)) else {
                 return Ok(());
             };
             if !record.is_open() {
                 return Ok(());
             }
             record.progress = progress;
-            let record = lanes.book().get(Name::Key(id));
+            let record = lanes.book().get(Name::key(id));
             record.map(|record| self.append_key(&cell, id, record, Kind::Note))
         };
         match told {
@@ -106,9 +104,9 @@ impl Engine {
             return Ok(());
         };
         let mut lanes = self.lanes(&cell);
-        let record = lanes.book().get(Name::Key(id));
+        let record = lanes.book().get(Name::key(id));
         if record.is_some_and(BookRecord::is_open) {
-            lanes.book_mut().remove(Name::Key(id));
+            lanes.book_mut().remove(Name::key(id));
             let record = Record::KeyForgotten(cell.identity.clone(), id).encode();
             self.append(&cell, Kind::Note, record, |_, _, _| {})?;
         }
@@ -123,7 +121,7 @@ impl Engine {
         record: &BookRecord,
         kind: Kind,
     ) -> Result<Told, StoreError> {
-        let name = Name::Key(id);
+        let name = Name::key(id);
         let key = Key::of(cell, id, record).encode();
         self.append(cell, kind, key, move |engine, cell, result| {
             let mut lanes = engine.lanes(cell);

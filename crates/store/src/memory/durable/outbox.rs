@@ -118,7 +118,7 @@ impl Engine {
         done: impl FnOnce(&Arc<Self>, &Arc<Cell>, Result<Location, NotWritten>) + Send + 'static,
     ) -> Result<Told, StoreError> {
         let entry = lanes.entry(id).ok_or(StoreError::Unavailable)?;
-        let record = lanes.book().get(Name::Submission(id));
+        let record = lanes.book().get(Name::submission(id));
         let stored = Stored {
             identity: cell.identity.clone(),
             entry: entry.id(),
@@ -132,7 +132,7 @@ impl Engine {
         self.append(cell, Kind::Promise, Record::Stored(stored).encode(), done)
     }
 
-    /// An entry is on the disk, or is not going to be. True if it is.
+    /// An entry is on the disk, or is not going to be.
     fn entry_written(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
@@ -142,7 +142,12 @@ impl Engine {
     ) {
         match result {
             Ok(location) => {
-                let was_hidden = self.lanes(cell).stored(lane, entry, location);
+                let mut lanes = self.lanes(cell);
+                let was_hidden = lanes.stored(lane, entry, location);
+                if self.is_half_full() {
+                    self.free_outbox_bytes(lanes.let_go(lane, entry));
+                }
+                drop(lanes);
                 if was_hidden {
                     cell.submitted.beat();
                     self.want(cell, self.clock.instant());
@@ -206,7 +211,7 @@ impl Engine {
         entry: &Entry,
     ) {
         let id = entry.submission();
-        let name = Name::Submission(id);
+        let name = Name::submission(id);
         if self.log().is_err() {
             return;
         }
@@ -414,7 +419,7 @@ impl Engine {
         }
         let dead = lanes.book_mut().exhume(id).ok_or(ReplayError::Unknown)?;
         let submission = dead.submission;
-        let record = lanes.book().get(Name::Submission(submission));
+        let record = lanes.book().get(Name::submission(submission));
         let fresh = Fresh {
             id: submission,
             fingerprint: record.and_then(|record| record.fingerprint),

@@ -46,7 +46,7 @@ impl Engine {
             Record::Key(key) => self.apply_key(key, location, now),
             Record::KeyForgotten(identity, id) => {
                 let cell = self.cell_or_new(&identity);
-                self.lanes(&cell).book_mut().remove(Name::Key(id));
+                self.lanes(&cell).book_mut().remove(Name::key(id));
             }
             Record::Arrived(arrived) => self.apply_arrived(arrived, location),
             Record::Changed(changed) => self.apply_changed(changed, now),
@@ -123,7 +123,7 @@ impl Engine {
         lanes.book_mut().make_room(self.config.keys);
         lanes
             .book_mut()
-            .put(Name::Submission(settled.submission), record, now);
+            .put(Name::submission(settled.submission), record, now);
     }
 
     fn apply_dead(&self, stored: &Stored<'_>, outcome: Outcome, at: Timestamp, location: Location) {
@@ -152,7 +152,7 @@ impl Engine {
             began_at: key.began_at,
             fingerprint: key.fingerprint,
             progress: match key.state {
-                KeyState::Begun | KeyState::Open(None) => Progress::Open,
+                KeyState::Begun | KeyState::Open(None) => Progress::Open(None),
                 KeyState::Open(Some(note)) => Progress::Noted(note),
                 KeyState::Answered(answer) => Progress::Answered(answer),
             },
@@ -160,7 +160,7 @@ impl Engine {
         };
         self.lanes(&cell)
             .book_mut()
-            .put(Name::Key(key.id), record, now);
+            .put(Name::key(key.id), record, now);
     }
 
     fn apply_arrived(&self, arrived: Arrived, location: Location) {

@@ -101,7 +101,7 @@ impl Engine {
         let Some(cell) = self.cell(&settled.identity) else {
             return false;
         };
-        let name = Name::Submission(settled.submission);
+        let name = Name::submission(settled.submission);
         let lanes = self.lanes(&cell);
         let record = lanes.book().get(name);
         if record.is_none_or(|record| record.stored != Some(from)) {
@@ -121,7 +121,7 @@ impl Engine {
         let Some(cell) = self.cell(&key.identity) else {
             return false;
         };
-        let name = Name::Key(key.id);
+        let name = Name::key(key.id);
         let lanes = self.lanes(&cell);
         let Some(record) = lanes.book().get(name) else {
             return false;

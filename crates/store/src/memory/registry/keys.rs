@@ -26,22 +26,21 @@ impl Engine {
         self.tidy_some(now);
         let cell = self.cell_or_new(identity);
         let mut lanes = self.lanes(&cell);
-        let name = Name::Key(id);
+        let name = Name::key(id);
         match lanes.book().check(name, Some(fingerprint)) {
             Ok(Some(record)) => return Ok(record.key_state()),
             Ok(None) => {}
             Err(Reused) => return Err(KeyError::Reused),
         }
         self.check_keys(&mut lanes, now)?;
-        let book = lanes.book_mut();
-        book.open(name, Some(fingerprint), now.timestamp, now);
+        lanes.book_mut().open_key(id, fingerprint, now);
         Ok(KeyState::Begun)
     }
 
     /// Remembers how far a key's request has come, if it is open.
     pub(super) fn advance_key(&self, identity: &Identity, id: KeyId, progress: Progress) {
         if let Some(cell) = self.cell(identity)
-            && let Some(record) = self.lanes(&cell).book_mut().get_mut(Name::Key(id))
+            && let Some(record) = self.lanes(&cell).book_mut().get_mut(Name::key(id))
             && record.is_open()
         {
             record.progress = progress;
@@ -51,9 +50,9 @@ impl Engine {
     pub(super) fn forget_key(&self, identity: &Identity, id: KeyId) {
         if let Some(cell) = self.cell(identity) {
             let mut lanes = self.lanes(&cell);
-            let record = lanes.book().get(Name::Key(id));
+            let record = lanes.book().get(Name::key(id));
             if record.is_some_and(|record| record.is_open()) {
-                lanes.book_mut().remove(Name::Key(id));
+                lanes.book_mut().remove(Name::key(id));
             }
         }
     }

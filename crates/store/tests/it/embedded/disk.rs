@@ -1,22 +1,22 @@
 //! A disk that fails, is full, or forgets.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tombolo_store::{
-    StoreError, SubmitError,
+    Clock as _, StoreError, SubmitError, Survival,
     conformance::{Cut, Disk},
     embedded::{self, Files as _, OpenError},
 };
 
-use super::rig::{Rig, config, is_long, small_segments, until};
+use super::rig::{Rig, config, identity, is_long, small_segments, submission, until};
 
 #[tokio::test]
 async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost() {
     for lasting in [1, u64::MAX] {
         for n in 1..=200 {
             let disk = Disk::default();
-            let rig = Rig::open(&disk);
+            let rig = Rig::try_open(&disk, one_segment()).unwrap();
             let first = disk.flushes() + n - 1;
             disk.fail_flushes(first, lasting);
             let mut promised = Vec::new();
@@ -46,7 +46,8 @@ async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost() {
 
             disk.fail_flushes(0, 0);
             for cut in [Cut::Drop, Cut::Keep] {
-                let rig = Rig::open(&disk.image(disk.operations(), cut));
+                let image = disk.image(disk.operations(), cut);
+                let rig = Rig::try_open(&image, one_segment()).unwrap();
                 let found: Vec<_> = rig
                     .seen(&["dev1"])
                     .await
@@ -59,28 +60,40 @@ async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost() {
     }
 }
 
+/// Large enough for all that a test writes, and no larger: what is reserved in it is copied with every image.
+fn one_segment() -> embedded::Config {
+    embedded::Config {
+        segment_bytes: 128 * 1024,
+        ..config()
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
-    for room in (0..600).step_by(if is_long() { 1 } else { 23 }) {
+    let mut refused = 0;
+    for room in (0..2600).step_by(if is_long() { 1 } else { 53 }) {
         let disk = Disk::default();
-        let rig = Rig::open(&disk);
+        let rig = Rig::try_open(&disk, small_segments()).unwrap();
         rig.submit("dev1", 1, "before").await.unwrap();
         disk.set_room(Some(room));
         let mut promised = vec![1];
-        for id in 2..=4 {
+        for id in 2..=12 {
             match rig.submit("dev1", id, &"x".repeat(100)).await {
                 Ok(_) => promised.push(id),
-                Err(error) => assert_eq!(error, StoreError::StorageFull.into()),
+                Err(error) => {
+                    assert_eq!(error, StoreError::StorageFull.into());
+                    refused += 1;
+                }
             }
         }
         assert!(!rig.keeper.has_failed(), "a full disk is no failed one");
         // What has happened is noted when there is room; until then nothing is lost by it.
         assert!(rig.acknowledge_one("dev1").await);
         disk.set_room(None);
-        rig.submit("dev1", 9, "after").await.unwrap();
-        promised.push(9);
+        rig.submit("dev1", 99, "after").await.unwrap();
+        promised.push(99);
         drop(rig);
-        let rig = Rig::open(&disk);
+        let rig = Rig::try_open(&disk, small_segments()).unwrap();
         let found: Vec<_> = rig
             .seen(&["dev1"])
             .await
@@ -89,6 +102,7 @@ async fn a_full_disk_refuses_and_goes_on_when_there_is_room() {
             .collect();
         assert_eq!(found, promised[1..], "room for {room}");
     }
+    assert!(refused > 100, "{refused}");
 }
 
 #[tokio::test]
@@ -108,6 +122,31 @@ async fn the_bytes_on_the_disk_are_bounded() {
     }
     assert_eq!(refused, Some(SubmitError::Store(StoreError::StorageFull)));
     assert!(rig.keeper.bytes() <= 8192 + 1024, "{}", rig.keeper.bytes());
+}
+
+/// However much is stored, there is room in memory for what is not stored yet.
+#[tokio::test]
+async fn what_is_stored_leaves_its_room_in_memory_to_others() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    let in_all = crate::conformance::config().outbox_bytes_in_all as u64;
+    let text = "x".repeat(1000);
+    let mut stored = Vec::new();
+    for id in 1..=2 * in_all / 1000 {
+        let mut submission = submission("dev1", id, &text);
+        submission.survival = Survival::Ephemeral {
+            deadline: rig.clock.instant() + Duration::from_secs(60),
+        };
+        let name = submission.id;
+        rig.store.outbox.submit(submission).await.unwrap();
+        let outbox = &rig.store.outbox;
+        outbox.persist(&identity("dev1"), name).await.unwrap();
+        stored.push(id);
+    }
+    let seen = rig.seen(&["dev1"]).await;
+    let names: Vec<_> = seen.iter().map(|seen| seen.name).collect();
+    assert_eq!(names, stored);
+    assert!(seen.iter().all(|seen| seen.text == text));
 }
 
 /// Damage at the start: every flip and cut is named, or was in what nobody was told of. Nothing wrong is served.
@@ -190,7 +229,7 @@ async fn a_record_that_goes_bad_later_is_a_dead_letter() {
         .map(|seen| seen.text)
         .collect();
     assert_eq!(texts, ["text 1", "text 3"]);
-    let partition = tombolo_store::Partition::of(&super::rig::identity("dev1"));
+    let partition = tombolo_store::Partition::of(&identity("dev1"));
     let dead = rig
         .store
         .outbox
