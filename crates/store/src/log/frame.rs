@@ -240,7 +240,7 @@ fn next_group(segment: &[u8], from: usize) -> Option<usize> {
 }
 
 /// The version that this program writes, and reads.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// Bytes of a segment's head.
 pub(super) const HEADER: usize = 64;
 /// Bytes of a group before its records.

@@ -1,4 +1,5 @@
-//! Numbers, texts and the values made of them, as bytes. Numbers are little-endian, what has a length has it before.
+//! Numbers, texts and the values made of them, as bytes. Numbers take seven bits a byte, the lowest first, the eighth says that
+//! more follow; what has a length has it before. Moments and ids, which are large, are little-endian.
 
 use std::sync::Arc;
 
@@ -25,14 +26,16 @@ impl Encoder {
         self
     }
 
-    pub(super) fn u32(&mut self, value: u32) -> &mut Self {
-        self.0.extend(value.to_le_bytes());
-        self
-    }
-
-    pub(super) fn u64(&mut self, value: u64) -> &mut Self {
-        self.0.extend(value.to_le_bytes());
-        self
+    pub(super) fn number(&mut self, value: impl Into<u64>) -> &mut Self {
+        let mut value = value.into();
+        loop {
+            let low = (value & 0x7f) as u8;
+            value >>= 7;
+            if value == 0 {
+                return self.u8(low);
+            }
+            self.u8(low | MORE);
+        }
     }
 
     pub(super) fn u128(&mut self, value: u128) -> &mut Self {
@@ -58,9 +61,13 @@ impl Encoder {
     }
 
     pub(super) fn bytes(&mut self, value: &[u8]) -> &mut Self {
-        self.u32(u32::try_from(value.len()).expect("what a device or the hub sends has a bound"));
+        self.length(value.len());
         self.0.extend(value);
         self
+    }
+
+    fn length(&mut self, length: usize) -> &mut Self {
+        self.number(length as u64)
     }
 
     pub(super) fn text(&mut self, value: &str) -> &mut Self {
@@ -86,7 +93,7 @@ impl Encoder {
     }
 
     fn properties(&mut self, properties: &Properties) -> &mut Self {
-        self.u32(u32::try_from(properties.len()).expect("properties have a bound"));
+        self.length(properties.len());
         for (name, value) in properties {
             self.text(name).text(value);
         }
@@ -115,8 +122,10 @@ impl Encoder {
             expiry,
             creation_time,
         ];
-        for text in texts {
-            self.option(text.as_deref(), Self::text);
+        let is_there = |bits, text: &&Option<String>| bits << 1 | u8::from(text.is_some());
+        self.u8(texts.iter().rev().fold(0, is_there));
+        for text in texts.into_iter().flatten() {
+            self.text(text);
         }
         self.properties(others)
     }
@@ -159,7 +168,7 @@ impl Encoder {
             Ok(Done::Acknowledged | Done::TwinRead(_)) => self.u8(0),
             Ok(Done::ReportedPatched { version }) => {
                 self.u8(1);
-                self.option(*version, |to, version| to.u64(version.0))
+                self.option(*version, |to, version| to.number(version.0))
             }
             Err(failure) => self.failure(failure),
         }
@@ -168,9 +177,9 @@ impl Encoder {
     fn failure(&mut self, failure: &Failure) -> &mut Self {
         match failure {
             Failure::HubError { status, error } => {
-                self.u8(2).u32((*status).into());
+                self.u8(2).number(*status);
                 self.option(error.as_ref(), |to, error| {
-                    to.u32(error.error_code)
+                    to.number(error.error_code)
                         .text(&error.tracking_id)
                         .text(&error.message)
                         .text(&error.timestamp_utc)
@@ -216,12 +225,19 @@ impl<'a> Decoder<'a> {
         self.array().map(u8::from_le_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    pub(super) fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
+    /// A number in its shortest form.
+    pub(super) fn number<T: TryFrom<u64>>(&mut self) -> Option<T> {
+        let mut value = 0;
+        for place in (0..u64::BITS).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & !MORE);
+            let is_lost = bits << place >> place != bits || (bits == 0 && place > 0);
+            value |= bits << place;
+            if byte & MORE == 0 {
+                return T::try_from(value).ok().filter(|_| !is_lost);
+            }
+        }
+        None
     }
 
     pub(super) fn u128(&mut self) -> Option<u128> {
@@ -245,7 +261,7 @@ impl<'a> Decoder<'a> {
     }
 
     pub(super) fn bytes(&mut self) -> Option<&'a [u8]> {
-        let length = self.u32()? as usize;
+        let length = self.number()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
@@ -277,7 +293,7 @@ impl<'a> Decoder<'a> {
     }
 
     fn properties(&mut self) -> Option<Properties> {
-        let count = self.u32()?;
+        let count = self.number::<u64>()?;
         // Each takes bytes, so a length that is none ends early.
         (0..count)
             .map(|_| Some((self.string()?, self.string()?)))
@@ -285,15 +301,23 @@ impl<'a> Decoder<'a> {
     }
 
     fn system(&mut self) -> Option<SystemProperties> {
+        let mut there = self.u8()?;
+        let mut next = || {
+            let is_there = there & 1 == 1;
+            there >>= 1;
+            is_there
+                .then(|| self.string())
+                .map_or(Some(None), |text| text.map(Some))
+        };
         Some(SystemProperties {
-            message_id: self.option(Self::string)?,
-            correlation_id: self.option(Self::string)?,
-            user_id: self.option(Self::string)?,
-            to: self.option(Self::string)?,
-            content_type: self.option(Self::string)?,
-            content_encoding: self.option(Self::string)?,
-            expiry: self.option(Self::string)?,
-            creation_time: self.option(Self::string)?,
+            message_id: next()?,
+            correlation_id: next()?,
+            user_id: next()?,
+            to: next()?,
+            content_type: next()?,
+            content_encoding: next()?,
+            expiry: next()?,
+            creation_time: next()?,
             others: self.properties()?,
         })
     }
@@ -332,13 +356,13 @@ impl<'a> Decoder<'a> {
         Some(match self.u8()? {
             0 => Ok(Done::Acknowledged),
             1 => Ok(Done::ReportedPatched {
-                version: self.option(|from| from.u64().map(TwinVersion))?,
+                version: self.option(|from| from.number().map(TwinVersion))?,
             }),
             2 => Err(Failure::HubError {
-                status: u16::try_from(self.u32()?).ok()?,
+                status: self.number()?,
                 error: self.option(|from| {
                     Some(Box::new(HubError {
-                        error_code: from.u32()?,
+                        error_code: from.number()?,
                         tracking_id: from.string()?,
                         message: from.string()?,
                         timestamp_utc: from.string()?,
@@ -357,5 +381,38 @@ impl<'a> Decoder<'a> {
             11 => Err(Failure::NoSession),
             _ => return None,
         })
+    }
+}
+
+/// The bit of a byte that says that the number goes on.
+const MORE: u8 = 0x80;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_one_form() {
+        for value in [0, 1, 127, 128, 300, 1 << 35, u64::MAX - 1, u64::MAX] {
+            let mut to = Encoder::default();
+            to.number(value);
+            let bytes = to.finish();
+            let mut from = Decoder::new(&bytes);
+            assert_eq!((from.number(), from.is_at_end()), (Some(value), true));
+            assert_eq!(
+                Decoder::new(&bytes[..bytes.len() - 1]).number::<u64>(),
+                None
+            );
+        }
+        for bad in [
+            // Longer than it need be.
+            &[0x80, 0][..],
+            // More than 64 bits.
+            &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+            &[0xff; 11],
+        ] {
+            assert_eq!(Decoder::new(bad).number::<u64>(), None, "{bad:?}");
+        }
+        assert_eq!(Decoder::new(&[0x80, 2]).number::<u8>(), None);
     }
 }

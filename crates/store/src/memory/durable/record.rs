@@ -147,12 +147,12 @@ impl Record<'_> {
             Self::Changed(changed) => {
                 to.u8(CHANGED)
                     .identity(&changed.identity)
-                    .u64(changed.sequence)
-                    .u64(changed.arrival.connection.0)
-                    .u64(changed.arrival.number)
+                    .number(changed.sequence)
+                    .number(changed.arrival.connection.0)
+                    .number(changed.arrival.number)
                     .u128(changed.token.bits())
                     .u8(settlement_code(changed.settlement))
-                    .u32(changed.delivery_count)
+                    .number(changed.delivery_count)
                     .u8(changed.is_gone.into())
                     .option(changed.died, |to, died| to.u8(died.code()))
                     .time(changed.at);
@@ -203,14 +203,14 @@ impl<'a> Record<'a> {
             ARRIVED => Self::Arrived(Arrived::decode(&mut from)?),
             CHANGED => Self::Changed(Changed {
                 identity: from.identity()?,
-                sequence: from.u64()?,
+                sequence: from.number()?,
                 arrival: ArrivalId {
-                    connection: ConnectionEpoch(from.u64()?),
-                    number: from.u64()?,
+                    connection: ConnectionEpoch(from.number()?),
+                    number: from.number()?,
                 },
                 token: Token::from_bits(from.u128()?),
                 settlement: settlement_of(from.u8()?)?,
-                delivery_count: from.u32()?,
+                delivery_count: from.number()?,
                 is_gone: from.u8()? != 0,
                 died: from.option(|from| DeadReason::of_code(from.u8()?))?,
                 at: from.time()?,
@@ -228,24 +228,24 @@ impl<'a> Record<'a> {
 impl<'a> Stored<'a> {
     fn encode(&self, to: &mut Encoder) {
         to.identity(&self.identity)
-            .u64(self.entry.0)
+            .number(self.entry.0)
             .u128(self.submission.0)
             .fingerprint(self.fingerprint)
             .time(self.accepted_at)
             .u8(lane_code(self.lane))
-            .u32(self.size)
+            .number(self.size)
             .rest(self.work);
     }
 
     fn decode(from: &mut Decoder<'a>) -> Option<Self> {
         Some(Self {
             identity: from.identity()?,
-            entry: EntryId(from.u64()?),
+            entry: EntryId(from.number()?),
             submission: SubmissionId(from.u128()?),
             fingerprint: from.fingerprint()?,
             accepted_at: from.time()?,
             lane: lane_of(from.u8()?)?,
-            size: from.u32()?,
+            size: from.number()?,
             work: from.rest(),
         })
     }
@@ -254,28 +254,28 @@ impl<'a> Stored<'a> {
 impl Arrived {
     fn encode(&self, to: &mut Encoder) {
         to.identity(&self.identity)
-            .u64(self.sequence)
-            .u64(self.arrival.connection.0)
-            .u64(self.arrival.number)
+            .number(self.sequence)
+            .number(self.arrival.connection.0)
+            .number(self.arrival.number)
             .u128(self.token.bits())
             .time(self.arrived_at)
             .option(self.expires_at, Encoder::time)
-            .u32(self.delivery_count)
+            .number(self.delivery_count)
             .message(&self.message);
     }
 
     fn decode(from: &mut Decoder<'_>) -> Option<Self> {
         Some(Self {
             identity: from.identity()?,
-            sequence: from.u64()?,
+            sequence: from.number()?,
             arrival: ArrivalId {
-                connection: ConnectionEpoch(from.u64()?),
-                number: from.u64()?,
+                connection: ConnectionEpoch(from.number()?),
+                number: from.number()?,
             },
             token: Token::from_bits(from.u128()?),
             arrived_at: from.time()?,
             expires_at: from.option(Decoder::time)?,
-            delivery_count: from.u32()?,
+            delivery_count: from.number()?,
             message: from.message()?,
         })
     }

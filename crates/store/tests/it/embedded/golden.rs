@@ -10,10 +10,10 @@ use tombolo_store::{
 
 use super::rig::{Rig, config};
 
-/// `golden/v1` was written by version 1 and is never written again.
+/// `golden/v2` was written by version 2 and is never written again. No release wrote version 1.
 #[tokio::test]
-async fn version_1_is_read() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+async fn version_2_is_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v2");
     let disk = Disk::default();
     for name in ["0000000001.log", "mark"] {
         let bytes = fs::read(folder.join(name)).unwrap();
@@ -46,7 +46,7 @@ async fn write_the_golden_files() {
     rig.begin_key(1).await.unwrap();
     assert!(rig.answer_key(1, b"answer").await);
     drop(rig);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v2");
     fs::create_dir_all(&folder).unwrap();
     for name in disk.names().unwrap() {
         fs::write(folder.join(&name), disk.read(&name).unwrap()).unwrap();
@@ -54,17 +54,19 @@ async fn write_the_golden_files() {
 }
 
 #[test]
-fn a_later_version_is_refused_by_name() {
-    let disk = Disk::default();
-    drop(Rig::open(&disk));
-    disk.damage("0000000001.log", |bytes| {
-        bytes.truncate(8);
-        bytes.extend([2, 0, 0, 0]);
-        bytes.extend([7; 100]);
-    });
-    let refused = Rig::try_open(&disk, config()).err();
-    assert!(
-        matches!(refused, Some(OpenError::Version { version: 2, .. })),
-        "{refused:?}"
-    );
+fn another_version_is_refused_by_name() {
+    for other in [1, 3] {
+        let disk = Disk::default();
+        drop(Rig::open(&disk));
+        disk.damage("0000000001.log", |bytes| {
+            bytes.truncate(8);
+            bytes.extend([other, 0, 0, 0]);
+            bytes.extend([7; 100]);
+        });
+        let refused = Rig::try_open(&disk, config()).err();
+        assert!(
+            matches!(refused, Some(OpenError::Version { version, .. }) if version == u32::from(other)),
+            "{refused:?}"
+        );
+    }
 }
