@@ -42,6 +42,7 @@ mod judge;
 mod leases;
 mod log;
 pub mod memory;
+pub mod metrics;
 mod outbox;
 mod receipt;
 mod registry;

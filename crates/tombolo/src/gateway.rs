@@ -52,6 +52,7 @@ impl Gateway {
         raise_limit_of_open_files();
         // Before anything that measures.
         let recorder = Recorder::install()?;
+        store::metrics::describe();
         let Config {
             front,
             mut upstream,

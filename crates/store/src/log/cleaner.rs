@@ -1,4 +1,7 @@
 //! Making room: what lives in the oldest segment is written again, then the segment goes.
+//!
+//! A segment that has gone bad since it was written does not stop that. What lives in its bad parts is written again as far as a
+//! record can still be read alone, or is known without; the rest is named. The file is set aside under another name.
 
 use std::{
     io,
@@ -10,6 +13,7 @@ use super::{
     Location, Log, NotWritten,
     frame::{self, Piece},
 };
+use crate::metrics::DAMAGED_SEGMENTS;
 
 /// Whoever knows which records live.
 pub(crate) trait Owner: Send + Sync + 'static {
@@ -22,6 +26,9 @@ pub(crate) trait Owner: Send + Sync + 'static {
     /// If a record lives, appends to the log, in one step with whatever else changes it, what is to be in its place, and
     /// calls `done` when that is flushed or failed. True if it did.
     fn rewrite(&self, location: Location, record: &[u8], done: Rewritten) -> bool;
+
+    /// Does the same for all that lives in a segment, some of whose records cannot be read. Answers for how many it did.
+    fn rescue(&self, segment: u32, done: &dyn Fn() -> Rewritten) -> usize;
 }
 
 /// Tells the cleaner that a record is written again, or is not.
@@ -80,22 +87,66 @@ impl Drop for Cleaner {
 
 /// Cleans the oldest segment. False if that cannot be done and must not be tried again.
 fn clean(owner: &dyn Owner, segment: u32) -> io::Result<bool> {
-    let bytes = owner.log().segment(segment)?;
-    let (tell, told) = mpsc::channel();
-    let mut rewritten = 0;
     let mut is_whole = true;
+    let rewritten = all_flushed(|done| rewrite(owner, segment, &mut is_whole, done));
+    let rescued = if is_whole {
+        Some(0)
+    } else {
+        // What was rewritten is flushed, so it lives elsewhere by now.
+        all_flushed(|done| owner.rescue(segment, done))
+    };
+    let (Some(rewritten), Some(rescued)) = (rewritten, rescued) else {
+        return Ok(false); // The log has failed, or is closed: what lives in the segment is not safe elsewhere.
+    };
+    if is_whole {
+        owner.log().remove_oldest(segment)?;
+        tracing::debug!(
+            segment,
+            rewritten,
+            "a segment of the store's log is cleaned"
+        );
+    } else {
+        let file = owner.log().set_oldest_aside(segment)?;
+        metrics::counter!(DAMAGED_SEGMENTS).increment(1);
+        tracing::error!(
+            segment,
+            rewritten,
+            rescued,
+            file,
+            "a segment of the store's log had gone bad: all that could be read of it is written again, what could not is a \
+             dead letter, and its file is set aside"
+        );
+    }
+    Ok(true)
+}
+
+/// Rewrites the records of a segment's groups. Answers how many live.
+fn rewrite(
+    owner: &dyn Owner,
+    segment: u32,
+    is_whole: &mut bool,
+    done: &dyn Fn() -> Rewritten,
+) -> usize {
+    let bytes = match owner.log().segment(segment) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::error!(%error, segment, "a segment of the store's log cannot be read");
+            *is_whole = false;
+            return 0;
+        }
+    };
+    let mut rewritten = 0;
     for piece in frame::pieces(&bytes) {
         match piece {
             Piece::Group(group) => {
-                for (location, record) in frame::records(&bytes, segment, &group) {
-                    if owner.rewrite(location, record, Rewritten(tell.clone())) {
-                        rewritten += 1;
-                    }
-                }
+                let records = frame::records(&bytes, segment, &group);
+                rewritten += records
+                    .filter(|(location, record)| owner.rewrite(*location, record, done()))
+                    .count();
             }
             Piece::Unused { .. } => {}
             Piece::Bad { offset, length } => {
-                is_whole = false;
+                *is_whole = false;
                 tracing::error!(
                     segment,
                     offset,
@@ -105,17 +156,14 @@ fn clean(owner: &dyn Owner, segment: u32) -> io::Result<bool> {
             }
         }
     }
+    rewritten
+}
+
+/// Waits for all records that this appends; how many they are, if all are flushed.
+fn all_flushed(append: impl FnOnce(&dyn Fn() -> Rewritten) -> usize) -> Option<usize> {
+    let (tell, told) = mpsc::channel();
+    let appended = append(&|| Rewritten(tell.clone()));
     drop(tell);
     let flushed = told.iter().filter(|is_flushed| *is_flushed).count();
-    if flushed < rewritten || !is_whole {
-        // What lives there is not safe elsewhere, or cannot be read: the segment stays for whoever salvages it.
-        return Ok(false);
-    }
-    owner.log().remove_oldest(segment)?;
-    tracing::debug!(
-        segment,
-        rewritten,
-        "a segment of the store's log is cleaned"
-    );
-    Ok(true)
+    (flushed == appended).then_some(appended)
 }

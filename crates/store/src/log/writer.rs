@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -21,6 +21,7 @@ use super::{
     mark::Mark,
     recover::{Resume, at, segment_name},
 };
+use crate::metrics;
 
 /// A log that is open. Closed when dropped, after what was appended is flushed.
 pub(crate) struct Log {
@@ -278,13 +279,29 @@ impl Log {
 
     /// Removes the oldest segment. Whatever lived in it is flushed elsewhere.
     pub(super) fn remove_oldest(&self, number: u32) -> io::Result<()> {
+        self.forget_oldest(number)?;
+        self.shared.files.remove(&segment_name(number))?;
+        self.shared.files.flush_names()
+    }
+
+    /// Gives the oldest segment, which is damaged, a name that is no segment's. Whatever could be saved of it is flushed
+    /// elsewhere.
+    pub(super) fn set_oldest_aside(&self, number: u32) -> io::Result<String> {
+        self.forget_oldest(number)?;
+        let name = segment_name(number);
+        let aside = format!("{name}.damaged");
+        self.shared.files.rename(&name, &aside)?;
+        self.shared.files.flush_names()?;
+        Ok(aside)
+    }
+
+    fn forget_oldest(&self, number: u32) -> io::Result<()> {
         self.shared.mark.lock().set_oldest(number + 1)?;
         let removed = self.shared.segments.lock().sizes.remove(&number);
         self.shared
             .total
             .fetch_sub(removed.unwrap_or_default(), Ordering::Relaxed);
-        self.shared.files.remove(&segment_name(number))?;
-        self.shared.files.flush_names()
+        Ok(())
     }
 }
 
@@ -392,9 +409,11 @@ impl Writer {
                 Err(error) => Err(self.lose(group, error)),
             };
         }
+        let begun = Instant::now();
         if let Err(error) = self.file.flush() {
             return Err(self.lose(group, error));
         }
+        metrics::flushed(group.len(), begun.elapsed());
         let start = self.length;
         self.length += bytes.len() as u64;
         self.grow(bytes.len() as u64);
@@ -463,7 +482,8 @@ impl Writer {
         let mut segments = self.shared.segments.lock();
         *segments.sizes.entry(self.segment).or_default() += bytes;
         drop(segments);
-        self.shared.total.fetch_add(bytes, Ordering::Relaxed);
+        let before = self.shared.total.fetch_add(bytes, Ordering::Relaxed);
+        metrics::has_bytes(before + bytes);
     }
 
     /// Cuts off what a full disk has taken of a group.

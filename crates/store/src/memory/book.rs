@@ -98,6 +98,11 @@ impl Name {
         }
     }
 
+    /// What it is the name of, as a number: a [`SubmissionId`] or a [`KeyId`].
+    pub(super) const fn number(self) -> u128 {
+        u128::from_be_bytes(self.id)
+    }
+
     /// What has the same number.
     const fn of_other_kind(self) -> Self {
         let kind = match self.kind {
@@ -307,6 +312,13 @@ impl Book {
         let records = self.0.iter().flat_map(|pages| pages.records.values());
         let records = records.filter_map(|record| record.stored);
         records.chain(self.dead().map(|dead| dead.stored))
+    }
+
+    /// The record that is there on the disk.
+    pub(super) fn record_at(&self, location: Location) -> Option<(Name, &Record)> {
+        let mut records = self.0.iter().flat_map(|pages| &pages.records);
+        let found = records.find(|(_, record)| record.stored == Some(location));
+        found.map(|(name, record)| (*name, record))
     }
 
     /// The dead letters, the newest last.

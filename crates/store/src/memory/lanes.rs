@@ -496,11 +496,18 @@ impl Lanes {
         entries.map(|entry| entry.accepted_at).min()
     }
 
-    /// Bytes of the records that live on the disk, about.
-    pub(super) fn stored_bytes(&self) -> u64 {
+    /// Where the records are that live on the disk.
+    pub(super) fn stored_at(&self) -> impl Iterator<Item = Location> {
         let entries = self.lanes.iter().flat_map(|lane| &lane.entries);
         let entries = entries.filter_map(|entry| entry.keeping.location());
-        entries.chain(self.book.stored()).map(Location::bytes).sum()
+        entries.chain(self.book.stored())
+    }
+
+    /// The entry whose record is there.
+    pub(super) fn entry_at(&self, location: Location) -> Option<&Entry> {
+        let mut entries = self.lanes.iter().flat_map(|lane| &lane.entries);
+        let entry = entries.find(|entry| entry.keeping == Keeping::Durable(location));
+        entry.map(Box::as_ref)
     }
 
     /// What is known of a submission that has a record.

@@ -566,13 +566,25 @@ impl Mailbox {
         self.messages().count()
     }
 
-    /// Bytes of the records that live on the disk, about.
-    pub(super) fn stored_bytes(&self) -> u64 {
+    /// Where the records are that live on the disk.
+    pub(super) fn stored_at(&self) -> impl Iterator<Item = Location> {
         let messages = self
             .messages()
             .filter_map(|message| message.keeping.location());
-        let dead = self.dead.iter().filter_map(|dead| dead.stored);
-        messages.chain(dead).map(Location::bytes).sum()
+        messages.chain(self.dead.iter().filter_map(|dead| dead.stored))
+    }
+
+    /// The message whose record is there.
+    pub(super) fn message_at(&self, location: Location) -> Option<&Message> {
+        self.messages()
+            .find(|message| message.keeping == Keeping::Durable(location))
+    }
+
+    /// What a dead letter said cannot be read any more.
+    pub(super) fn lose_content(&mut self, location: Location) {
+        for dead in &mut self.dead {
+            dead.stored.take_if(|stored| *stored == location);
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use iothub::Identity;
+use iothub::{Identity, Timestamp};
 
 use super::{
     super::{
@@ -118,17 +118,7 @@ impl Engine {
         done: impl FnOnce(&Arc<Self>, &Arc<Cell>, Result<Location, NotWritten>) + Send + 'static,
     ) -> Result<Told, StoreError> {
         let entry = lanes.entry(id).ok_or(StoreError::Unavailable)?;
-        let record = lanes.book().get(Name::submission(id));
-        let stored = Stored {
-            identity: cell.identity.clone(),
-            entry: entry.id(),
-            submission: id,
-            fingerprint: record.and_then(|record| record.fingerprint),
-            accepted_at: entry.accepted_at(),
-            lane: entry.lane(),
-            size: u32::try_from(entry.size()).unwrap_or(u32::MAX),
-            work,
-        };
+        let stored = Stored::of(cell, lanes, entry, work);
         self.append(cell, Kind::Promise, Record::Stored(stored).encode(), done)
     }
 
@@ -223,14 +213,7 @@ impl Engine {
         let Progress::Settled(outcome, at) = &record.progress else {
             return;
         };
-        let settled = Settled {
-            identity: cell.identity.clone(),
-            submission: id,
-            fingerprint: record.fingerprint,
-            accepted_at: record.began_at,
-            at: *at,
-            outcome: outcome.as_ref().clone(),
-        };
+        let settled = Settled::of(cell, id, record, outcome, *at);
         let noted = self.append(
             cell,
             Kind::Note,
@@ -455,4 +438,60 @@ impl Engine {
     fn bury_again(&self, lanes: &mut Lanes, dead: Dead) {
         lanes.bury(dead, self.config.dead_letters);
     }
+}
+
+impl<'a> Stored<'a> {
+    /// The record of an entry that is to do this.
+    pub(super) fn of(cell: &Cell, lanes: &Lanes, entry: &Entry, work: &'a [u8]) -> Self {
+        let record = lanes.book().get(Name::submission(entry.submission()));
+        Self {
+            identity: cell.identity.clone(),
+            entry: entry.id(),
+            submission: entry.submission(),
+            fingerprint: record.and_then(|record| record.fingerprint),
+            accepted_at: entry.accepted_at(),
+            lane: entry.lane(),
+            size: size_of_entry(entry.size()),
+            work,
+        }
+    }
+
+    /// The record of a dead letter that was to do this.
+    pub(super) fn of_dead(cell: &Cell, dead: &Dead, work: &'a [u8]) -> Self {
+        Self {
+            identity: cell.identity.clone(),
+            entry: dead.id,
+            submission: dead.submission,
+            // Whoever replays it has it of the receipt.
+            fingerprint: None,
+            accepted_at: dead.accepted_at,
+            lane: dead.lane,
+            size: size_of_entry(dead.size),
+            work,
+        }
+    }
+}
+
+impl Settled {
+    /// The record of a receipt.
+    pub(super) fn of(
+        cell: &Cell,
+        submission: SubmissionId,
+        record: &BookRecord,
+        outcome: &Outcome,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            identity: cell.identity.clone(),
+            submission,
+            fingerprint: record.fingerprint,
+            accepted_at: record.began_at,
+            at,
+            outcome: outcome.clone(),
+        }
+    }
+}
+
+fn size_of_entry(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }

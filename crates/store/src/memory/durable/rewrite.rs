@@ -10,10 +10,10 @@ use super::{
         lanes::Keeping,
         mailbox,
     },
-    record::{Arrived, Key, Record, Settled, Stored},
+    record::{Arrived, Key, Record, Settled, Stored, encode_work},
 };
 use crate::{
-    Partition,
+    KeyId, Partition, SubmissionId,
     log::{Kind, Log, Owner, Rewritten},
 };
 
@@ -32,9 +32,26 @@ impl Owner for Living {
         let partitions = (0..Partition::COUNT).filter_map(Partition::from_number);
         let cells = partitions.flat_map(|partition| self.0.cells.in_partition(partition));
         cells
+            .flat_map(|cell| stored_at(&cell))
+            .map(Location::bytes)
+            .sum()
+    }
+
+    fn rescue(&self, segment: u32, done: &dyn Fn() -> Rewritten) -> usize {
+        let partitions = (0..Partition::COUNT).filter_map(Partition::from_number);
+        let cells = partitions.flat_map(|partition| self.0.cells.in_partition(partition));
+        cells
             .map(|cell| {
-                let lanes = cell.lanes.lock().stored_bytes();
-                lanes + cell.mailbox.lock().stored_bytes()
+                let mut lives = stored_at(&cell);
+                lives.retain(|location| location.segment == segment);
+                let rescued =
+                    lives
+                        .into_iter()
+                        .filter(|location| match self.log().read(*location) {
+                            Ok(Some(record)) => self.rewrite(*location, &record, done()),
+                            Ok(None) | Err(_) => self.0.rewrite_unread(&cell, *location, done()),
+                        });
+                rescued.count()
             })
             .sum()
     }
@@ -58,6 +75,13 @@ impl Owner for Living {
             Record::KeyForgotten(..) | Record::Changed(_) | Record::Barrier => false,
         }
     }
+}
+
+/// Where the records of a device are that live.
+fn stored_at(cell: &Cell) -> Vec<Location> {
+    let mut stored: Vec<_> = cell.lanes.lock().stored_at().collect();
+    stored.extend(cell.mailbox.lock().stored_at());
+    stored
 }
 
 impl Engine {
@@ -108,11 +132,7 @@ impl Engine {
             return false;
         }
         self.append_again(&cell, bytes.to_vec(), done, move |engine, cell, to| {
-            if let Some(record) = engine.lanes(cell).book_mut().get_mut(name)
-                && record.stored == Some(from)
-            {
-                record.stored = Some(to);
-            }
+            engine.record_moved(cell, name, from, to);
         })
     }
 
@@ -131,11 +151,7 @@ impl Engine {
         }
         let record = Key::of(&cell, key.id, record).encode();
         self.append_again(&cell, record, done, move |engine, cell, to| {
-            if let Some(record) = engine.lanes(cell).book_mut().get_mut(name)
-                && record.stored == Some(from)
-            {
-                record.stored = Some(to);
-            }
+            engine.record_moved(cell, name, from, to);
         })
     }
 
@@ -168,6 +184,62 @@ impl Engine {
         self.append_again(&cell, record.encode(), done, move |engine, cell, to| {
             engine.mailbox(cell).moved(sequence, from, to);
         })
+    }
+
+    /// Writes what is known of a record that cannot be read. What it says of an entry's work may be known from nowhere: then it
+    /// is written without, and found to be damaged by whoever takes it.
+    fn rewrite_unread(self: &Arc<Self>, cell: &Arc<Cell>, from: Location, done: Rewritten) -> bool {
+        let lanes = self.lanes(cell);
+        let book = lanes.book();
+        if let Some(entry) = lanes.entry_at(from) {
+            let work = entry.work().and_then(encode_work).unwrap_or_default();
+            let id = entry.submission();
+            let record = Record::Stored(Stored::of(cell, &lanes, entry, &work)).encode();
+            return self.append_again(cell, record, done, move |engine, cell, to| {
+                engine.lanes(cell).moved(id, from, to);
+            });
+        }
+        if let Some(dead) = book.dead().find(|dead| dead.stored == from) {
+            let id = dead.submission;
+            let stored = Stored::of_dead(cell, dead, &[]);
+            let record = Record::Dead(stored, Err(dead.failure.clone()), dead.at).encode();
+            return self.append_again(cell, record, done, move |engine, cell, to| {
+                engine.lanes(cell).moved(id, from, to);
+            });
+        }
+        if let Some((name, record)) = book.record_at(from) {
+            let record = match &record.progress {
+                Progress::Settled(outcome, at) => {
+                    let id = SubmissionId(name.number());
+                    Record::Settled(Settled::of(cell, id, record, outcome, *at))
+                }
+                Progress::Open(_) | Progress::Noted(_) | Progress::Answered(_) => {
+                    Key::of(cell, KeyId(name.number()), record)
+                }
+            };
+            return self.append_again(cell, record.encode(), done, move |engine, cell, to| {
+                engine.record_moved(cell, name, from, to);
+            });
+        }
+        drop(lanes);
+        let mut mailbox = self.mailbox(cell);
+        mailbox.lose_content(from);
+        let Some(message) = mailbox.message_at(from) else {
+            return false;
+        };
+        let sequence = message.sequence;
+        let record = Record::Arrived(Arrived::of(cell, message)).encode();
+        self.append_again(cell, record, done, move |engine, cell, to| {
+            engine.mailbox(cell).moved(sequence, from, to);
+        })
+    }
+
+    fn record_moved(&self, cell: &Cell, name: Name, from: Location, to: Location) {
+        if let Some(record) = self.lanes(cell).book_mut().get_mut(name)
+            && record.stored == Some(from)
+        {
+            record.stored = Some(to);
+        }
     }
 
     fn append_again(
