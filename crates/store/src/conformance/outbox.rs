@@ -201,8 +201,8 @@ pub async fn an_overdue_entry_is_not_given(engine: Engine) {
     assert_eq!(take(&mut reader, Lane::Telemetry, 9).await, ["in time"]);
     assert_eq!(outcome(overdue).await, Err(Failure::HubTimeout));
     assert_waits(in_time).await;
-    let again = device.submit(1, telemetry("overdue")).await;
-    assert_eq!(outcome(again).await, Err(Failure::HubTimeout));
+    // It may come again under its id.
+    assert_waits(device.submit(1, telemetry("overdue")).await).await;
 }
 
 /// An entry that no session had before its deadline is settled with the certainty that nothing was sent.
