@@ -104,6 +104,8 @@ macro_rules! conformance {
                 a_persisted_entry_has_no_deadline,
                 a_failure_that_may_pass_puts_a_durable_entry_back,
                 a_durable_entry_that_fails_for_good_is_a_dead_letter,
+                a_discarded_dead_letter_is_gone,
+                the_stock_of_the_outbox_is_what_there_is,
                 a_fingerprint_tells_a_repetition_from_another_submission,
                 an_id_is_as_good_as_before_what_came_to_nothing,
                 an_answer_is_never_sent_twice,
@@ -141,6 +143,8 @@ macro_rules! conformance {
                 the_newest_dead_letters_are_kept,
                 a_dead_letter_is_kept_for_a_day,
                 a_dead_letter_is_replayed_once_or_was_not_kept,
+                a_discarded_dead_letter_is_gone,
+                the_stock_of_the_inbox_is_what_there_is,
             }
             leases {
                 a_partition_has_one_owner,

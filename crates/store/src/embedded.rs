@@ -14,24 +14,31 @@
 //! What a process with this engine does not promise: that the answer to a write that it has not given stands for
 //! nothing. A write whose answer was lost may have happened; its id settles that.
 
+mod inspection;
+
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use iothub::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use crate::log::{
-    Damage, Recovered,
-    files::{Appender, Files, Folder},
-};
+pub use self::inspection::{Inspection, inspect, inspect_files};
 use crate::{
     Clock, Store, SystemClock,
     log::{self, Cleaner, Kind, Limits, Log, OpenLogError},
-    memory::{self, Engine, Living, Unreadable},
+    memory::{self, Counts, Engine, Living, Location, Moment, Unreadable},
+};
+pub use crate::{
+    log::{
+        Damage, Recovered,
+        files::{Appender, Files, Folder},
+    },
+    memory::{Held, Kept, Said},
 };
 
 /// Where the engine keeps what must survive, and how much of it.
@@ -146,6 +153,29 @@ pub struct Recovery {
     pub dead_letters: u64,
     /// Receipts and keys that are remembered.
     pub receipts_and_keys: u64,
+    /// How long it took to read.
+    pub took: Duration,
+}
+
+impl Recovery {
+    const fn new(log: Recovered, counts: Counts, took: Duration) -> Self {
+        let Counts {
+            entries,
+            oldest,
+            messages,
+            dead_letters,
+            receipts_and_keys,
+        } = counts;
+        Self {
+            log,
+            entries,
+            oldest,
+            messages,
+            dead_letters,
+            receipts_and_keys,
+            took,
+        }
+    }
 }
 
 /// Ends an engine in order, and says if it has failed. Dropped, it closes the engine.
@@ -194,6 +224,34 @@ pub fn open(memory: memory::Config, config: &Config) -> Result<Opened, OpenError
     open_with(memory, config, files, Arc::new(SystemClock))
 }
 
+/// Opens an engine for an operator's tool: without the bounds of a configuration, and without tokens. Blocks.
+///
+/// # Errors
+///
+/// Those of [`open`].
+pub fn open_unbounded(folder_path: &Path) -> Result<Opened, OpenError> {
+    let config = Config {
+        bytes: u64::MAX,
+        ..Config::new(folder_path.to_owned())
+    };
+    let files = Arc::new(folder(folder_path)?);
+    open_with(unbounded(), &config, files, Arc::new(SystemClock))
+}
+
+/// Bounds that leave out nothing that was kept under others; what is held in memory keeps its own.
+fn unbounded() -> memory::Config {
+    memory::Config {
+        outbox_entries: usize::MAX,
+        outbox_bytes: usize::MAX,
+        inbox_messages: usize::MAX,
+        inbox_bytes_in_all: usize::MAX,
+        dead_letters: usize::MAX,
+        keys: usize::MAX,
+        keys_in_all: usize::MAX,
+        ..memory::Config::default()
+    }
+}
+
 /// Opens an engine with these files in place of the configured folder, and this clock.
 ///
 /// # Errors
@@ -205,22 +263,10 @@ pub fn open_with(
     files: Arc<dyn Files>,
     clock: Arc<dyn Clock>,
 ) -> Result<Opened, OpenError> {
-    let engine = Arc::new(Engine::open(memory, clock)?);
+    let start = clock.instant();
+    let engine = Arc::new(Engine::open(memory, Arc::clone(&clock))?);
     let now = engine.now();
-    let mut unreadable = Vec::new();
-    let resume = log::recover(files.as_ref(), |location, record| {
-        if let Err(Unreadable(location)) = engine.apply(location, record, now) {
-            unreadable.push(Damage {
-                file: format!("{:010}.log", location.segment),
-                offset: location.offset.into(),
-                bytes: location.length.into(),
-                what: "a record that this program does not know",
-            });
-        }
-    })?;
-    if !unreadable.is_empty() {
-        return Err(OpenError::Damaged(unreadable));
-    }
+    let resume = apply_all(&engine, now, |each| log::recover(files.as_ref(), each))?;
     let recovered = resume.recovered.clone();
     let limits = Limits {
         segment: config.segment_bytes.min(1 << 30),
@@ -234,22 +280,39 @@ pub fn open_with(
         file: ".".to_owned(),
         source,
     })?;
-    let recovery = Recovery {
-        log: recovered,
-        entries: counts.entries,
-        oldest: counts.oldest,
-        messages: counts.messages,
-        dead_letters: counts.dead_letters,
-        receipts_and_keys: counts.receipts_and_keys,
-    };
+    let took = clock.instant().saturating_duration_since(start);
     Ok(Opened {
         store: memory::store(engine),
-        recovery,
+        recovery: Recovery::new(recovered, counts, took),
         keeper: Keeper {
             log,
             _cleaner: cleaner,
         },
     })
+}
+
+/// Does again what the records of a log say.
+fn apply_all<T>(
+    engine: &Engine,
+    now: Moment,
+    read: impl FnOnce(&mut dyn FnMut(Location, &[u8])) -> Result<T, OpenLogError>,
+) -> Result<T, OpenError> {
+    let mut unreadable = Vec::new();
+    let read = read(&mut |location, record| {
+        if let Err(Unreadable(location)) = engine.apply(location, record, now) {
+            unreadable.push(Damage {
+                file: format!("{:010}.log", location.segment),
+                offset: location.offset.into(),
+                bytes: location.length.into(),
+                what: "a record that this program does not know",
+            });
+        }
+    })?;
+    if unreadable.is_empty() {
+        Ok(read)
+    } else {
+        Err(OpenError::Damaged(unreadable))
+    }
 }
 
 /// Reads a log and says what is in it. Changes nothing.
@@ -267,7 +330,7 @@ pub fn verify(folder_path: &Path) -> Result<Recovered, OpenError> {
 ///
 /// Those of [`verify`].
 pub fn verify_files(files: &dyn Files) -> Result<Recovered, OpenError> {
-    Ok(log::look_through(files)?)
+    Ok(log::look_through(files, |_, _| {})?)
 }
 
 /// What was saved of a damaged log.
@@ -280,6 +343,7 @@ pub struct Salvaged {
 }
 
 /// Copies every record that can be read into a log in an empty folder, and lists the rest. Changes nothing in the first.
+/// The file of tokens that a gateway keeps there by default is copied as it is.
 ///
 /// What became of an entry may be among the rest: then it is sent once more, under the same id.
 ///
@@ -287,7 +351,7 @@ pub struct Salvaged {
 ///
 /// A folder cannot be used, or the second is not empty.
 pub fn salvage(from: &Path, to: &Path) -> Result<Salvaged, OpenError> {
-    let (from, target) = (folder(from)?, folder(to)?);
+    let (from_files, target) = (folder(from)?, folder(to)?);
     let names = target.names().map_err(|source| OpenError::Io {
         file: ".".to_owned(),
         source,
@@ -295,7 +359,14 @@ pub fn salvage(from: &Path, to: &Path) -> Result<Salvaged, OpenError> {
     if !names.is_empty() {
         return Err(OpenError::NotEmpty(to.to_owned()));
     }
-    salvage_files(&from, Arc::new(target))
+    let salvaged = salvage_files(&from_files, Arc::new(target))?;
+    match fs::copy(from.join(TOKENS), to.join(TOKENS)) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(OpenError::Io {
+            file: TOKENS.to_owned(),
+            source,
+        }),
+        Ok(_) | Err(_) => Ok(salvaged),
+    }
 }
 
 /// Like [`salvage`], with these files; the second ones are to be empty.

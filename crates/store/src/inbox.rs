@@ -27,7 +27,7 @@ use iothub::{CloudMessage, Identity, MethodRequest, Timestamp, twin::Section};
 
 use crate::{
     AppendError, ConnectionEpoch, MethodRequestId, Page, Partition, ReplayError, SessionLease,
-    SettleError, StoreError, Ticket,
+    SettleError, Stock, StoreError, Ticket,
 };
 
 /// Takes what the hub sent, shows it to devices, carries their settlements back.
@@ -152,7 +152,7 @@ pub trait Inbox: Send + Sync {
         after: Option<&str>,
     ) -> Result<Page<DeadLetter>, StoreError>;
 
-    /// What a dead letter said; `None` if there is no such dead letter, or the engine has not kept that.
+    /// A dead letter, and what it said if the engine has kept that; `None` if there is no such dead letter.
     ///
     /// # Errors
     ///
@@ -161,7 +161,7 @@ pub trait Inbox: Send + Sync {
         &self,
         identity: &Identity,
         sequence: u64,
-    ) -> Result<Option<Arc<CloudMessage>>, StoreError>;
+    ) -> Result<Option<(DeadLetter, Option<Arc<CloudMessage>>)>, StoreError>;
 
     /// Offers a dead letter again: as a new message at the end, untied, with a delivery count of zero, that does not expire.
     /// Of several calls one succeeds.
@@ -170,6 +170,28 @@ pub trait Inbox: Send + Sync {
     ///
     /// There is no such dead letter, what it said is not kept, the inbox is full, or the store failed.
     async fn replay(&self, identity: &Identity, sequence: u64) -> Result<(), ReplayError>;
+
+    /// Forgets a dead letter; when this returns, a restart does not bring it back. False if there is none, for example
+    /// because it was discarded before.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn discard(&self, identity: &Identity, sequence: u64) -> Result<bool, StoreError>;
+
+    /// What the devices of a partition have here, all together. Direct methods are not counted.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn stock(&self, partition: Partition) -> Result<Stock, StoreError>;
+
+    /// What a device has here.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn stock_of(&self, identity: &Identity) -> Result<Stock, StoreError>;
 }
 
 /// What `upstream` names an arrival, so that appending again does nothing twice.

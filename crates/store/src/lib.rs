@@ -48,6 +48,7 @@ mod receipt;
 mod registry;
 mod scopes;
 mod signals;
+mod stock;
 mod ticket;
 
 use std::sync::Arc;
@@ -77,6 +78,7 @@ pub use scopes::{Scope, Scopes};
 pub use signals::{
     Demand, Need, Needs, NeedsNow, NeedsWatch, SessionState, Signals, Status, Watch,
 };
+pub use stock::Stock;
 pub use ticket::{Resolver, Ticket, TicketLost, ticket};
 
 /// One engine's five parts, as the binary hands them to both halves.

@@ -61,12 +61,13 @@ use std::{
 use iothub::{Identity, Timestamp, limits};
 use serde::{Deserialize, Serialize};
 
+pub use self::durable::{Held, Kept, Said};
 pub use self::registry::OpenError;
 use self::{
     cell::Cell, leases::Tenures, partitioned::Partitioned, registry::Records, signals::Wanted,
 };
 pub(crate) use self::{
-    durable::{Living, Unreadable},
+    durable::{Counts, Living, Unreadable},
     location::Location,
 };
 use crate::{Clock, JudgeSeat, Partition, Store, SystemClock, log::Log};

@@ -22,7 +22,7 @@ use iothub::{
 };
 
 use crate::{
-    Fingerprint, MethodRequestId, Page, Partition, PersistError, ReplayError, SessionLease,
+    Fingerprint, MethodRequestId, Page, Partition, PersistError, ReplayError, SessionLease, Stock,
     StoreError, SubmitError, Ticket,
 };
 
@@ -102,7 +102,7 @@ pub trait Outbox: Send + Sync {
         after: Option<&str>,
     ) -> Result<Page<OutboxDeadLetter>, StoreError>;
 
-    /// What a dead letter says; `None` if there is no such dead letter, or what it said is damaged.
+    /// A dead letter, and what it says unless that is damaged; `None` if there is no such dead letter.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ pub trait Outbox: Send + Sync {
         &self,
         identity: &Identity,
         id: EntryId,
-    ) -> Result<Option<Work>, StoreError>;
+    ) -> Result<Option<(OutboxDeadLetter, Option<Work>)>, StoreError>;
 
     /// Puts a dead letter at the end of its lane, as a durable entry of the same submission. Of several calls one succeeds.
     ///
@@ -119,6 +119,29 @@ pub trait Outbox: Send + Sync {
     ///
     /// There is no such dead letter, the device's outbox is full, or the store failed.
     async fn replay(&self, identity: &Identity, id: EntryId) -> Result<(), ReplayError>;
+
+    /// Forgets a dead letter; when this returns, a restart does not bring it back. False if there is none, for example
+    /// because it was discarded before. Its receipt stays what it is.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn discard(&self, identity: &Identity, id: EntryId) -> Result<bool, StoreError>;
+
+    /// What the devices of a partition have here, all together. Answers to direct methods are not counted, as they are not
+    /// by the bounds.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn stock(&self, partition: Partition) -> Result<Stock, StoreError>;
+
+    /// What a device has here.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn stock_of(&self, identity: &Identity) -> Result<Stock, StoreError>;
 }
 
 /// One device's lanes, as its session reads them. Dropped, it puts back what was taken and not settled.
@@ -354,6 +377,8 @@ pub struct OutboxDeadLetter {
     pub bytes: usize,
     /// When it was submitted.
     pub accepted_at: Timestamp,
+    /// How often a session had taken it; not known of one that has failed before the engine was opened.
+    pub attempts: Option<u32>,
     /// Why.
     pub failure: Failure,
     /// Since when.

@@ -15,8 +15,8 @@ use serde_json::json;
 use store::{
     Answer, DeviceRecord, EntryId, Fingerprint, KeyError, KeyId, KeyState, Outbox,
     OutboxDeadLetter, OutboxReader, Outcome, Page, Partition, PersistError, PutTokenError, Receipt,
-    Registry, ReplayError, SessionLease, SessionState, Store, StoreError, Submission, SubmissionId,
-    SubmitError, Ticket, TokenHash, TokenId, TokenRecord, Work,
+    Registry, ReplayError, SessionLease, SessionState, Stock, Store, StoreError, Submission,
+    SubmissionId, SubmitError, Ticket, TokenHash, TokenId, TokenRecord, Work,
 };
 
 use crate::rig::{PATIENCE, Rig, assert_status, background, problem, problem_body, send, until};
@@ -206,12 +206,24 @@ impl Outbox for FaultyOutbox {
         &self,
         identity: &Identity,
         id: EntryId,
-    ) -> Result<Option<Work>, StoreError> {
+    ) -> Result<Option<(OutboxDeadLetter, Option<Work>)>, StoreError> {
         self.outbox.dead_letter(identity, id).await
     }
 
     async fn replay(&self, identity: &Identity, id: EntryId) -> Result<(), ReplayError> {
         self.outbox.replay(identity, id).await
+    }
+
+    async fn discard(&self, identity: &Identity, id: EntryId) -> Result<bool, StoreError> {
+        self.outbox.discard(identity, id).await
+    }
+
+    async fn stock(&self, partition: Partition) -> Result<Stock, StoreError> {
+        self.outbox.stock(partition).await
+    }
+
+    async fn stock_of(&self, identity: &Identity) -> Result<Stock, StoreError> {
+        self.outbox.stock_of(identity).await
     }
 }
 

@@ -13,8 +13,8 @@ use crate::{
     KeyId, KeyState, Lane, Leases, LockToken, MethodRequestId, Needs, NeedsNow, NeedsWatch, NodeId,
     Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page, Partition, PersistError,
     PutTokenError, Receipt, Registry, ReplayError, SessionLease, SettleError, Settlement, Signals,
-    Status, Store, StoreError, Submission, SubmissionId, SubmitError, Ticket, TokenHash, TokenId,
-    TokenRecord, Watch, Work,
+    Status, Stock, Store, StoreError, Submission, SubmissionId, SubmitError, Ticket, TokenHash,
+    TokenId, TokenRecord, Watch, Work,
 };
 
 /// Wraps a store. From its seed it decides, call by call:
@@ -159,7 +159,7 @@ impl Outbox for Faulty {
         &self,
         identity: &Identity,
         id: EntryId,
-    ) -> Result<Option<Work>, StoreError> {
+    ) -> Result<Option<(OutboxDeadLetter, Option<Work>)>, StoreError> {
         self.faults
             .around(self.store.outbox.dead_letter(identity, id))
             .await
@@ -168,6 +168,22 @@ impl Outbox for Faulty {
     async fn replay(&self, identity: &Identity, id: EntryId) -> Result<(), ReplayError> {
         self.faults
             .late(self.store.outbox.replay(identity, id))
+            .await
+    }
+
+    async fn discard(&self, identity: &Identity, id: EntryId) -> Result<bool, StoreError> {
+        self.faults
+            .around(self.store.outbox.discard(identity, id))
+            .await
+    }
+
+    async fn stock(&self, partition: Partition) -> Result<Stock, StoreError> {
+        self.faults.around(self.store.outbox.stock(partition)).await
+    }
+
+    async fn stock_of(&self, identity: &Identity) -> Result<Stock, StoreError> {
+        self.faults
+            .around(self.store.outbox.stock_of(identity))
             .await
     }
 }
@@ -284,7 +300,7 @@ impl Inbox for Faulty {
         &self,
         identity: &Identity,
         sequence: u64,
-    ) -> Result<Option<Arc<CloudMessage>>, StoreError> {
+    ) -> Result<Option<(DeadLetter, Option<Arc<CloudMessage>>)>, StoreError> {
         self.faults
             .around(self.store.inbox.dead_letter(identity, sequence))
             .await
@@ -293,6 +309,22 @@ impl Inbox for Faulty {
     async fn replay(&self, identity: &Identity, sequence: u64) -> Result<(), ReplayError> {
         self.faults
             .late(self.store.inbox.replay(identity, sequence))
+            .await
+    }
+
+    async fn discard(&self, identity: &Identity, sequence: u64) -> Result<bool, StoreError> {
+        self.faults
+            .around(self.store.inbox.discard(identity, sequence))
+            .await
+    }
+
+    async fn stock(&self, partition: Partition) -> Result<Stock, StoreError> {
+        self.faults.around(self.store.inbox.stock(partition)).await
+    }
+
+    async fn stock_of(&self, identity: &Identity) -> Result<Stock, StoreError> {
+        self.faults
+            .around(self.store.inbox.stock_of(identity))
             .await
     }
 }

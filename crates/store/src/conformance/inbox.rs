@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     AppendError, Arrival, Clock as _, Conclusion, ConnectionEpoch, DeadLetter, DeliveryLease,
-    Desired, InboxEntry, LockToken, ReplayError, SettleError, Settlement, Ticket,
+    Desired, InboxEntry, LockToken, ReplayError, SettleError, Settlement, Stock, Ticket,
 };
 
 /// Messages and methods are shown in the order in which they came, as often as somebody looks.
@@ -556,7 +556,9 @@ pub async fn a_dead_letter_is_replayed_once_or_was_not_kept(engine: Engine) {
         .expect("it is offered");
 
     let said = sure(|| inbox.dead_letter(&device.identity, shown.sequence)).await;
-    let Some(said) = said.expect("the engine is there") else {
+    let (letter, said) = said.expect("the engine is there").expect("it was rejected");
+    assert_eq!(device.dead_letters().await, [letter]);
+    let Some(said) = said else {
         assert_eq!(replay(shown.sequence).await, Err(ReplayError::NotKept));
         assert_eq!(device.dead_letters().await.len(), 1);
         return;
@@ -570,6 +572,58 @@ pub async fn a_dead_letter_is_replayed_once_or_was_not_kept(engine: Engine) {
     assert_eq!(again[0].message, message);
     assert_eq!(again[0].delivery_count, 0);
     assert!(again[0].sequence > shown.sequence && again[0].token != shown.token);
+}
+
+/// A dead letter that is discarded is gone.
+pub async fn a_discarded_dead_letter_is_gone(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let mut letters = Vec::new();
+    for number in 1..=2 {
+        let (shown, _) = device.append_shown(arrival(1, number), &untied()).await;
+        let settled = device.settle(&shown.token, Settlement::Reject).await;
+        assert!(settled.is_ok());
+        letters.push(shown.sequence);
+    }
+    let inbox = &engine.store.inbox;
+    let discard = async |sequence| {
+        let discarded = sure(|| inbox.discard(&device.identity, sequence)).await;
+        discarded.expect("the engine is there")
+    };
+    discard(letters[0]).await;
+    assert!(!discard(letters[0]).await);
+    let left = device.dead_letters().await;
+    let left: Vec<_> = left.iter().map(|letter| letter.sequence).collect();
+    assert_eq!(left, letters[1..]);
+    let said = sure(|| inbox.dead_letter(&device.identity, letters[0])).await;
+    assert_eq!(said, Ok(None));
+    assert_eq!(
+        inbox.replay(&device.identity, letters[0]).await,
+        Err(ReplayError::Unknown)
+    );
+}
+
+/// The stock is what waits and what is a dead letter, of a device and of all devices of a partition.
+pub async fn the_stock_of_the_inbox_is_what_there_is(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let (inbox, of) = (&engine.store.inbox, &device.identity);
+    let stock = async || sure(|| inbox.stock_of(of)).await;
+    assert_eq!(stock().await, Ok(Stock::default()));
+    let came = engine.clock.timestamp();
+    let (rejected, _) = device.append_shown(arrival(1, 1), &untied()).await;
+    let settled = device.settle(&rejected.token, Settlement::Reject).await;
+    assert!(settled.is_ok());
+    let (shown, _) = device.append_shown(arrival(1, 2), &untied()).await;
+    engine.clock.advance(Duration::from_secs(1));
+    device.append_shown(arrival(1, 3), &untied()).await;
+    let expected = Stock {
+        waiting: 2,
+        bytes: 2 * shown.message.size() as u64,
+        oldest: Some(came),
+        dead_letters: 1,
+    };
+    assert_eq!(stock().await, Ok(expected));
+    let in_partition = sure(|| inbox.stock(device.lease.partition)).await;
+    assert_eq!(in_partition, Ok(expected));
 }
 
 async fn receive(device: &Owned) -> Option<DeliveryLease> {

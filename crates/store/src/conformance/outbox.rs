@@ -14,7 +14,7 @@ use super::{
 use crate::{
     Clock as _, Done, Failure, Fingerprint, KeyError, KeyId, KeyState, Lane, OutboxDeadLetter,
     OutboxReader, Partition, PersistError, Receipt, ReceiptState, ReplayError, SessionState,
-    Status, StoreError, SubmissionId, SubmitError, Work,
+    Status, Stock, StoreError, SubmissionId, SubmitError, Work,
 };
 
 /// Inside one lane of a device, entries are taken in the order of submission, and their ids grow.
@@ -582,14 +582,18 @@ pub async fn a_durable_entry_that_fails_for_good_is_a_dead_letter(engine: Engine
         lane: Lane::Telemetry,
         bytes: telemetry("poison").size(),
         accepted_at: taken[0].accepted_at,
+        attempts: Some(1),
         failure,
         at,
     };
-    assert_eq!(device.unsent().await, [letter]);
+    assert_eq!(device.unsent().await, std::slice::from_ref(&letter));
 
     let outbox = &engine.store.outbox;
     let said = sure(|| outbox.dead_letter(&device.identity, taken[0].id)).await;
-    let said = said.expect("the engine is there");
+    let (read, said) = said
+        .expect("the engine is there")
+        .expect("it has failed for good");
+    assert_eq!(read, letter);
     assert!(matches!(said, Some(Work::Telemetry(said)) if said.payload == "poison"));
     let replayed = outbox.replay(&device.identity, taken[0].id).await;
     assert_eq!(replayed, Ok(()));
@@ -602,6 +606,74 @@ pub async fn a_durable_entry_that_fails_for_good_is_a_dead_letter(engine: Engine
     settle(&mut reader, &again[0], Ok(Done::Acknowledged)).await;
     let acknowledged = ReceiptState::Acknowledged { at };
     assert_eq!(device.receipt(1).await, Some(acknowledged));
+}
+
+/// A dead letter that is discarded is gone, and its receipt stays what it was.
+pub async fn a_discarded_dead_letter_is_gone(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    if !device.submit_durable(1, telemetry("poison")).await {
+        return;
+    }
+    let mut reader = device.open().await;
+    let taken = reader.take(Lane::Telemetry, 9).await;
+    let taken = taken.expect("the lease stands");
+    let failure = Failure::HubClosedOnPublish;
+    settle(&mut reader, &taken[0], Err(failure.clone())).await;
+    let refused = device.receipt(1).await;
+
+    let outbox = &engine.store.outbox;
+    let discard = async || {
+        let discarded = sure(|| outbox.discard(&device.identity, taken[0].id)).await;
+        discarded.expect("the engine is there")
+    };
+    discard().await;
+    assert!(!discard().await);
+    assert_eq!(device.unsent().await, []);
+    let said = sure(|| outbox.dead_letter(&device.identity, taken[0].id)).await;
+    assert!(matches!(said, Ok(None)));
+    let replayed = outbox.replay(&device.identity, taken[0].id).await;
+    assert_eq!(replayed, Err(ReplayError::Unknown));
+    assert_eq!(device.receipt(1).await, refused);
+}
+
+/// The stock is what waits and what is a dead letter, of a device and of all devices of a partition.
+pub async fn the_stock_of_the_outbox_is_what_there_is(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let (outbox, of) = (&engine.store.outbox, &device.identity);
+    let stock = async || sure(|| outbox.stock_of(of)).await;
+    assert_eq!(stock().await, Ok(Stock::default()));
+    let submitted = engine.clock.timestamp();
+    device.submit(1, telemetry("one")).await;
+    engine.clock.advance(Duration::from_secs(1));
+    device.submit(2, Work::TwinRead).await;
+    let is_durable = device.submit_durable(3, telemetry("poison")).await;
+    let bytes = telemetry("one").size() + Work::TwinRead.size();
+    let bytes_of_poison = if is_durable {
+        telemetry("poison").size()
+    } else {
+        0
+    };
+    let waiting = Stock {
+        waiting: 2 + u64::from(is_durable),
+        bytes: (bytes + bytes_of_poison) as u64,
+        oldest: Some(submitted),
+        dead_letters: 0,
+    };
+    assert_eq!(stock().await, Ok(waiting));
+    let mut reader = device.open().await;
+    let taken = reader.take(Lane::Telemetry, 9).await;
+    for entry in taken.expect("the lease stands") {
+        settle(&mut reader, &entry, Err(Failure::DoesNotFit)).await;
+    }
+    let left = Stock {
+        waiting: 1,
+        bytes: Work::TwinRead.size() as u64,
+        oldest: Some(engine.clock.timestamp()),
+        dead_letters: u64::from(is_durable),
+    };
+    assert_eq!(stock().await, Ok(left));
+    let in_partition = sure(|| outbox.stock(device.lease.partition)).await;
+    assert_eq!(in_partition, Ok(left));
 }
 
 /// Another submission under the id of one with a fingerprint is refused, and the outcome of one is remembered for days.

@@ -79,9 +79,24 @@ pub(crate) fn recover(
     read(files, true, each)
 }
 
-/// Reads a log and says what is in it. Changes nothing.
-pub(crate) fn look_through(files: &dyn Files) -> Result<Recovered, OpenLogError> {
-    Ok(read(files, false, |_, _| {})?.recovered)
+/// Reads a log, gives each record in the order in which they were written, and says what is in it. Changes nothing.
+pub(crate) fn look_through(
+    files: &dyn Files,
+    each: impl FnMut(Location, &[u8]),
+) -> Result<Recovered, OpenLogError> {
+    Ok(read(files, false, each)?.recovered)
+}
+
+/// Reads a record again. `None` if it is not what was written.
+pub(crate) fn read_record(files: &dyn Files, location: Location) -> io::Result<Option<Vec<u8>>> {
+    let name = segment_name(location.segment);
+    let length = location.length as usize + frame::RECORD_HEAD;
+    match files.read_at(&name, location.offset.into(), length) {
+        Ok(bytes) => Ok(frame::record(bytes, location)),
+        // Cut off by whoever damaged it.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn read(

@@ -17,9 +17,9 @@ use tokio::sync::watch;
 use super::{
     Location, OpenLogError,
     files::{Appender, Files},
-    frame::{self, Builder, HEADER, Hash, Header, RECORD_HEAD},
+    frame::{Builder, HEADER, Hash, Header, RECORD_HEAD},
     mark::Mark,
-    recover::{Resume, at, segment_name},
+    recover::{Resume, at, read_record, segment_name},
 };
 use crate::metrics;
 
@@ -188,18 +188,7 @@ impl Log {
 
     /// Reads a record back. `None` if it is not what was written.
     pub(crate) fn read(&self, location: Location) -> io::Result<Option<Vec<u8>>> {
-        let name = segment_name(location.segment);
-        let length = location.length as usize + RECORD_HEAD;
-        match self
-            .shared
-            .files
-            .read_at(&name, location.offset.into(), length)
-        {
-            Ok(bytes) => Ok(frame::record(bytes, location)),
-            // Cut off by whoever damaged it.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-            Err(error) => Err(error),
-        }
+        read_record(self.shared.files.as_ref(), location)
     }
 
     /// Leaves an empty record to be written: when it is flushed, all that was appended before is settled.

@@ -75,6 +75,8 @@ pub(super) struct Dead {
     pub(super) lane: Lane,
     pub(super) size: usize,
     pub(super) accepted_at: Timestamp,
+    /// How often it was taken, if it has failed since the engine was opened.
+    pub(super) attempts: Option<u32>,
     pub(super) failure: Failure,
     pub(super) at: Timestamp,
     pub(super) stored: Location,

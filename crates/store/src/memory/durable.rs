@@ -15,6 +15,8 @@
 //! at once is not read back, and what is not on the disk finds room however much is. After a restart it is on the disk alone.
 
 mod codec;
+mod dead;
+mod held;
 mod inbox;
 mod keys;
 mod outbox;
@@ -26,7 +28,15 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-pub(crate) use self::{recovery::Unreadable, rewrite::Living};
+pub use self::{
+    held::{Held, Kept},
+    record::Said,
+};
+pub(crate) use self::{
+    record::said,
+    recovery::{Counts, Unreadable},
+    rewrite::Living,
+};
 use super::{Engine, cell::Cell};
 use crate::{
     StoreError,

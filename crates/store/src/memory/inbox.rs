@@ -13,14 +13,14 @@ use super::{
     cell::Cell,
     counted::Counted,
     durable::written,
-    mailbox::{Mailbox, Owner},
+    mailbox::{Dead, Mailbox, Owner},
     partitioned::page_of,
     token::Token,
 };
 use crate::{
     AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, DeadLetter, DeliveryLease,
     Desired, Inbox, InboxView, LockToken, MethodRequestId, Page, Partition, ReplayError,
-    SessionLease, SettleError, Settlement, StoreError, Ticket,
+    SessionLease, SettleError, Settlement, Stock, StoreError, Ticket,
 };
 
 #[async_trait]
@@ -176,12 +176,29 @@ impl Inbox for Memory {
         &self,
         identity: &Identity,
         sequence: u64,
-    ) -> Result<Option<Arc<CloudMessage>>, StoreError> {
-        self.0.read_dead(identity, sequence).await
+    ) -> Result<Option<(DeadLetter, Option<Arc<CloudMessage>>)>, StoreError> {
+        let read = self.0.dead_letter::<Dead>(identity, sequence).await?;
+        Ok(read.map(|(dead, message)| (dead.letter, message)))
     }
 
     async fn replay(&self, identity: &Identity, sequence: u64) -> Result<(), ReplayError> {
-        self.0.replay_dead(identity, sequence).await
+        self.0.replay_message(identity, sequence).await
+    }
+
+    async fn discard(&self, identity: &Identity, sequence: u64) -> Result<bool, StoreError> {
+        self.0.discard_message(identity, sequence).await
+    }
+
+    async fn stock(&self, partition: Partition) -> Result<Stock, StoreError> {
+        let now = self.0.now();
+        let cells = self.0.cells.in_partition(partition).into_iter();
+        Ok(cells.map(|cell| self.0.mailbox(&cell).stock(now)).sum())
+    }
+
+    async fn stock_of(&self, identity: &Identity) -> Result<Stock, StoreError> {
+        let now = self.0.now();
+        let cell = self.0.cell(identity);
+        Ok(cell.map_or_else(Stock::default, |cell| self.0.mailbox(&cell).stock(now)))
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
     waiters::{Waiters, resolved},
 };
 use crate::{
-    Done, EntryId, Failure, Fingerprint, Lane, OutboxEntry, Outcome, Receipt, ReceiptState,
+    Done, EntryId, Failure, Fingerprint, Lane, OutboxEntry, Outcome, Receipt, ReceiptState, Stock,
     SubmissionId, Survival, Ticket, Work,
 };
 
@@ -496,6 +496,28 @@ impl Lanes {
         entries.map(|entry| entry.accepted_at).min()
     }
 
+    /// What there is, for the operator.
+    pub(super) fn stock(&self) -> Stock {
+        let (entries, bytes) = self.bounded();
+        let lanes = self.lanes.iter().zip(Lane::ALL);
+        let bounded = lanes.filter(|(_, lane)| is_bounded(*lane));
+        let heads = bounded.filter_map(|(lane, _)| lane.entries.front());
+        Stock {
+            waiting: entries as u64,
+            bytes: bytes as u64,
+            oldest: heads.map(|entry| entry.accepted_at).min(),
+            dead_letters: self.book.dead().count() as u64,
+        }
+    }
+
+    /// Entries that are not settled.
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.lanes
+            .iter()
+            .flat_map(|lane| &lane.entries)
+            .map(Box::as_ref)
+    }
+
     /// Where the records are that live on the disk.
     pub(super) fn stored_at(&self) -> impl Iterator<Item = Location> {
         let entries = self.lanes.iter().flat_map(|lane| &lane.entries);
@@ -622,6 +644,7 @@ impl Lanes {
                 lane: entry.lane,
                 size: entry.size,
                 accepted_at: entry.accepted_at,
+                attempts: Some(entry.attempts),
                 failure: failure.clone(),
                 at: now.timestamp,
                 stored,

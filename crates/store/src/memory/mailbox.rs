@@ -21,7 +21,8 @@ use super::{
 };
 use crate::{
     AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, DeadLetter, DeliveryLease,
-    Desired, InboxEntry, InboxView, MethodEntry, MethodRequestId, SettleError, Settlement, Ticket,
+    Desired, InboxEntry, InboxView, MethodEntry, MethodRequestId, SettleError, Settlement, Stock,
+    Ticket,
 };
 
 /// What one device has from the hub.
@@ -519,22 +520,16 @@ impl Mailbox {
         }
     }
 
-    pub(super) fn is_dead(&self, sequence: u64) -> bool {
+    /// The dead letter of this sequence.
+    pub(super) fn find_dead(&self, sequence: u64) -> Option<&Dead> {
         let mut dead = self.dead.iter();
-        dead.any(|dead| dead.letter.sequence == sequence)
-    }
-
-    /// Where the record of a dead letter is.
-    pub(super) fn dead_stored_at(&self, sequence: u64) -> Option<Location> {
-        let mut dead = self.dead.iter();
-        dead.find(|dead| dead.letter.sequence == sequence)?.stored
+        dead.find(|dead| dead.letter.sequence == sequence)
     }
 
     /// The dead letter of this sequence, if its record is there.
     pub(super) fn dead_at(&self, sequence: u64, location: Location) -> Option<&Dead> {
-        self.dead
-            .iter()
-            .find(|dead| dead.letter.sequence == sequence && dead.stored == Some(location))
+        let dead = self.find_dead(sequence);
+        dead.filter(|dead| dead.stored == Some(location))
     }
 
     /// A record was written again elsewhere.
@@ -559,6 +554,17 @@ impl Mailbox {
     pub(super) fn is_on_its_way(&self, arrival: ArrivalId) -> bool {
         self.messages()
             .any(|message| message.arrival == arrival && message.keeping == Keeping::Storing)
+    }
+
+    /// What there is, for the operator.
+    pub(super) fn stock(&mut self, now: Moment) -> Stock {
+        let dead_letters = self.dead(now).len() as u64;
+        Stock {
+            waiting: self.offered() as u64,
+            bytes: self.count() as u64,
+            oldest: self.messages().map(|message| message.arrived_at).min(),
+            dead_letters,
+        }
     }
 
     /// How many messages are offered.
@@ -747,7 +753,7 @@ impl Mailbox {
         dead.find(|dead| dead.letter.sequence == sequence)
     }
 
-    fn messages(&self) -> impl Iterator<Item = &Message> {
+    pub(super) fn messages(&self) -> impl Iterator<Item = &Message> {
         self.offered.iter().filter_map(|offered| match offered {
             Offered::Message(message) => Some(message.as_ref()),
             Offered::Method(_) => None,

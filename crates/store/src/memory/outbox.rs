@@ -7,7 +7,7 @@ use iothub::Identity;
 
 use super::{
     Engine, Memory, Moment,
-    book::Reused,
+    book::{Dead, Reused},
     cell::Cell,
     counted::Counted,
     lanes::{Fresh, Keeping, Lanes, ReaderId, Settled, Taken, is_bounded},
@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     EntryId, Failure, Lane, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page,
-    Partition, PersistError, ReplayError, SessionLease, StoreError, Submission, SubmissionId,
-    SubmitError, Survival, Ticket, Work,
+    Partition, PersistError, ReplayError, SessionLease, Stock, StoreError, Submission,
+    SubmissionId, SubmitError, Survival, Ticket, Work,
 };
 
 #[async_trait]
@@ -112,12 +112,27 @@ impl Outbox for Memory {
         &self,
         identity: &Identity,
         id: EntryId,
-    ) -> Result<Option<Work>, StoreError> {
-        self.0.read_unsent(identity, id).await
+    ) -> Result<Option<(OutboxDeadLetter, Option<Work>)>, StoreError> {
+        let read = self.0.dead_letter::<Dead>(identity, id).await?;
+        Ok(read.map(|(dead, work)| (dead.to_letter(identity), work)))
     }
 
     async fn replay(&self, identity: &Identity, id: EntryId) -> Result<(), ReplayError> {
         self.0.replay_unsent(identity, id).await
+    }
+
+    async fn discard(&self, identity: &Identity, id: EntryId) -> Result<bool, StoreError> {
+        self.0.discard_unsent(identity, id).await
+    }
+
+    async fn stock(&self, partition: Partition) -> Result<Stock, StoreError> {
+        let cells = self.0.cells.in_partition(partition).into_iter();
+        Ok(cells.map(|cell| cell.lanes.lock().stock()).sum())
+    }
+
+    async fn stock_of(&self, identity: &Identity) -> Result<Stock, StoreError> {
+        let cell = self.0.cell(identity);
+        Ok(cell.map_or_else(Stock::default, |cell| cell.lanes.lock().stock()))
     }
 }
 

@@ -4,6 +4,7 @@ mod checker;
 mod cuts;
 mod disk;
 mod golden;
+mod inspection;
 mod kill;
 mod restart;
 mod rig;

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use store::{
     Clock, ConnectionEpoch, Done, EntryId, Failure, InboxEntry, Outbox, OutboxDeadLetter,
     OutboxReader, Outcome, Page, Partition, PersistError, ReplayError, SessionLease, SessionState,
-    Store, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket, Work,
+    Stock, Store, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket, Work,
     conformance::{Cut, Disk, Faulty},
     embedded::{self, Keeper},
     memory,
@@ -392,12 +392,24 @@ impl Outbox for Ahead {
         &self,
         identity: &Identity,
         id: EntryId,
-    ) -> Result<Option<Work>, StoreError> {
+    ) -> Result<Option<(OutboxDeadLetter, Option<Work>)>, StoreError> {
         self.outbox.dead_letter(identity, id).await
     }
 
     async fn replay(&self, identity: &Identity, id: EntryId) -> Result<(), ReplayError> {
         self.outbox.replay(identity, id).await
+    }
+
+    async fn discard(&self, identity: &Identity, id: EntryId) -> Result<bool, StoreError> {
+        self.outbox.discard(identity, id).await
+    }
+
+    async fn stock(&self, partition: Partition) -> Result<Stock, StoreError> {
+        self.outbox.stock(partition).await
+    }
+
+    async fn stock_of(&self, identity: &Identity) -> Result<Stock, StoreError> {
+        self.outbox.stock_of(identity).await
     }
 }
 

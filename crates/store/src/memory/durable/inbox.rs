@@ -2,21 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use iothub::{CloudMessage, Identity};
-
 use super::{
     super::{
         Engine, Location,
         cell::Cell,
-        mailbox::{Change, Dead, Fresh, Keeping, Mailbox},
-        token::Token,
+        mailbox::{Change, Mailbox},
     },
     Told,
     record::{Arrived, Changed, Record},
     written,
 };
 use crate::{
-    AppendError, ArrivalId, ConnectionEpoch, ReplayError, StoreError,
+    AppendError, ArrivalId, StoreError,
     log::{Kind, NotWritten},
 };
 
@@ -98,125 +95,6 @@ impl Engine {
         tokio::time::timeout(PATIENCE, written(told))
             .await
             .unwrap_or(Err(StoreError::UnknownOutcome))
-    }
-
-    /// What a dead letter said; `None` if there is none, or its record is damaged.
-    pub(in crate::memory) async fn read_dead(
-        self: &Arc<Self>,
-        identity: &Identity,
-        sequence: u64,
-    ) -> Result<Option<Arc<CloudMessage>>, StoreError> {
-        let Some(cell) = self.cell(identity) else {
-            return Ok(None);
-        };
-        let engine = Arc::clone(self);
-        let read = move || {
-            let mut tried = None;
-            loop {
-                let found = cell.mailbox.lock().dead_stored_at(sequence);
-                let Some(found) = found else {
-                    return Ok(None);
-                };
-                match engine.log()?.read(found) {
-                    Ok(bytes) => return Ok(bytes.as_deref().and_then(message_of)),
-                    // Its segment may have been cleaned meanwhile.
-                    Err(_) if tried != Some(found) => tried = Some(found),
-                    Err(error) => {
-                        tracing::error!(%error, "a dead letter cannot be read");
-                        return Err(StoreError::Unavailable);
-                    }
-                }
-            }
-        };
-        tokio::task::spawn_blocking(read)
-            .await
-            .unwrap_or(Err(StoreError::UnknownOutcome))
-    }
-
-    pub(in crate::memory) async fn replay_dead(
-        self: &Arc<Self>,
-        identity: &Identity,
-        sequence: u64,
-    ) -> Result<(), ReplayError> {
-        let cell = self.cell(identity).ok_or(ReplayError::Unknown)?;
-        let is_there = cell.mailbox.lock().is_dead(sequence);
-        let message = match (self.read_dead(identity, sequence).await?, is_there) {
-            (Some(message), _) => message,
-            (None, true) => return Err(ReplayError::NotKept),
-            (None, false) => return Err(ReplayError::Unknown),
-        };
-        let fresh = Fresh {
-            // No connection brings it: the hub has been told long ago.
-            arrival: ArrivalId {
-                connection: ConnectionEpoch(0),
-                number: sequence,
-            },
-            token: Token::random()?,
-            message,
-            delivery_count: 0,
-            arrived_at: self.clock.timestamp(),
-            expires_at: None,
-            is_tied: false,
-            keeping: Keeping::Storing,
-        };
-        let told = self.begin_replay_of_message(&cell, sequence, fresh)?;
-        Ok(written(told).await?)
-    }
-
-    fn begin_replay_of_message(
-        self: &Arc<Self>,
-        cell: &Arc<Cell>,
-        sequence: u64,
-        fresh: Fresh,
-    ) -> Result<Told, ReplayError> {
-        let mut mailbox = self.mailbox(cell);
-        if !mailbox.is_dead(sequence) {
-            return Err(ReplayError::Unknown);
-        }
-        let offered = mailbox.offer(self.owner_of(cell), fresh);
-        let offered = offered.map_err(|_| ReplayError::Full)?;
-        let again = offered.fresh.ok_or(ReplayError::Full)?;
-        let dead = mailbox.exhume(sequence).ok_or(ReplayError::Unknown)?;
-        let undo = dead.clone();
-        let told = self.append_arrived(cell, &mut mailbox, again, move |engine, mailbox| {
-            engine.bury_message_again(mailbox, undo);
-        });
-        match told {
-            Ok(told) => {
-                self.note_exhumed(cell, &dead);
-                Ok(told)
-            }
-            Err(error) => {
-                self.bury_message_again(&mut mailbox, dead);
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Notes that a dead letter is none any more. The record follows that of its successor: a crash between the two
-    /// leaves both.
-    fn note_exhumed(self: &Arc<Self>, cell: &Arc<Cell>, dead: &Dead) {
-        let change = dead.settled_for_good();
-        if let Err(error) = self.note_change(cell, change) {
-            tracing::debug!(%error, "a dead letter that is replayed is still one after the restart");
-        }
-    }
-
-    fn bury_message_again(&self, mailbox: &mut Mailbox, dead: Dead) {
-        mailbox.bury(self.config.dead_letters, dead);
-    }
-}
-
-fn message_of(record: &[u8]) -> Option<Arc<CloudMessage>> {
-    match Record::decode(record)? {
-        Record::Arrived(arrived) | Record::DeadMessage(arrived, ..) => Some(arrived.message),
-        Record::Stored(_)
-        | Record::Settled(_)
-        | Record::Dead(..)
-        | Record::Key(_)
-        | Record::KeyForgotten(..)
-        | Record::Changed(_)
-        | Record::Barrier => None,
     }
 }
 

@@ -10,15 +10,14 @@ use super::{
         book::{Dead, Name, Progress, Record as BookRecord, Reused},
         cell::Cell,
         lanes::{Entry, Fresh, Keeping, Lanes, Persist, Slip, Taken},
-        partitioned::page_of,
     },
     Told,
-    record::{Record, Settled, Stored, decode_work, encode_work},
+    record::{Record, Said, Settled, Stored, encode_work, said},
     written,
 };
 use crate::{
-    EntryId, Lane, OutboxDeadLetter, OutboxEntry, Outcome, Page, Partition, PersistError,
-    ReplayError, StoreError, Submission, SubmissionId, SubmitError, Ticket, Work,
+    EntryId, Lane, OutboxEntry, Outcome, PersistError, StoreError, Submission, SubmissionId,
+    SubmitError, Ticket, Work,
     log::{Kind, NotWritten},
 };
 
@@ -109,7 +108,7 @@ impl Engine {
     }
 
     /// Leaves the record of an entry to the log.
-    fn append_stored(
+    pub(super) fn append_stored(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
         lanes: &Lanes,
@@ -123,7 +122,7 @@ impl Engine {
     }
 
     /// An entry is on the disk, or is not going to be.
-    fn entry_written(
+    pub(super) fn entry_written(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
         lane: Lane,
@@ -147,7 +146,7 @@ impl Engine {
         }
     }
 
-    fn entry_lost(&self, lanes: &mut Lanes, lane: Lane, entry: EntryId) {
+    pub(super) fn entry_lost(&self, lanes: &mut Lanes, lane: Lane, entry: EntryId) {
         if let Some(entry) = lanes.not_stored(lane, entry) {
             self.free_outbox_bytes(entry.held_bytes());
         }
@@ -287,156 +286,13 @@ impl Engine {
         }
     }
 
-    /// The work of an entry or a dead letter; `None` if it is damaged.
+    /// The work of an entry; `None` if it is damaged.
     fn read_work(&self, location: Location) -> io::Result<Option<Work>> {
         let Ok(log) = self.log() else {
             return Ok(None);
         };
         let bytes = log.read(location)?;
-        Ok(bytes.and_then(|bytes| match Record::decode(&bytes)? {
-            Record::Stored(stored) | Record::Dead(stored, ..) => decode_work(stored.work),
-            Record::Settled(_)
-            | Record::Key(_)
-            | Record::KeyForgotten(..)
-            | Record::Arrived(_)
-            | Record::Changed(_)
-            | Record::DeadMessage(..)
-            | Record::Barrier => None,
-        }))
-    }
-
-    pub(in crate::memory) fn unsent(
-        &self,
-        partition: Partition,
-        after: Option<&str>,
-    ) -> Page<OutboxDeadLetter> {
-        let mut letters = Vec::new();
-        for cell in self.cells.in_partition(partition) {
-            let lanes = cell.lanes.lock();
-            letters.extend(lanes.book().dead().map(|dead| {
-                let letter = OutboxDeadLetter {
-                    identity: cell.identity.clone(),
-                    id: dead.id,
-                    submission: dead.submission,
-                    lane: dead.lane,
-                    bytes: dead.size,
-                    accepted_at: dead.accepted_at,
-                    failure: dead.failure.clone(),
-                    at: dead.at,
-                };
-                // No id has a space; the width makes the text's order that of the numbers.
-                (format!("{} {:020}", cell.identity, dead.id.0), letter)
-            }));
-        }
-        page_of(letters, after)
-    }
-
-    pub(in crate::memory) async fn read_unsent(
-        self: &Arc<Self>,
-        identity: &Identity,
-        id: EntryId,
-    ) -> Result<Option<Work>, StoreError> {
-        let Some(cell) = self.cell(identity) else {
-            return Ok(None);
-        };
-        let engine = Arc::clone(self);
-        let read = move || {
-            let mut location = None;
-            loop {
-                let found = cell
-                    .lanes
-                    .lock()
-                    .book()
-                    .dead()
-                    .find(|dead| dead.id == id)
-                    .map(|dead| dead.stored);
-                let Some(found) = found else {
-                    return Ok(None);
-                };
-                match engine.read_work(found) {
-                    Ok(work) => return Ok(work),
-                    Err(_) if location != Some(found) => location = Some(found),
-                    Err(error) => {
-                        tracing::error!(%error, "a dead letter cannot be read");
-                        return Err(StoreError::Unavailable);
-                    }
-                }
-            }
-        };
-        tokio::task::spawn_blocking(read)
-            .await
-            .unwrap_or(Err(StoreError::UnknownOutcome))
-    }
-
-    pub(in crate::memory) async fn replay_unsent(
-        self: &Arc<Self>,
-        identity: &Identity,
-        id: EntryId,
-    ) -> Result<(), ReplayError> {
-        let cell = self.cell(identity).ok_or(ReplayError::Unknown)?;
-        let is_there = cell.lanes.lock().book().dead().any(|dead| dead.id == id);
-        let work = self.read_unsent(identity, id).await?;
-        let work = match (work, is_there) {
-            (Some(work), _) => work,
-            (None, true) => return Err(ReplayError::NotKept),
-            (None, false) => return Err(ReplayError::Unknown),
-        };
-        let encoded = encode_work(&work).ok_or(ReplayError::NotKept)?;
-        let told = self.begin_replay(&cell, id, work, &encoded)?;
-        Ok(written(told).await?)
-    }
-
-    fn begin_replay(
-        self: &Arc<Self>,
-        cell: &Arc<Cell>,
-        id: EntryId,
-        work: Work,
-        encoded: &[u8],
-    ) -> Result<Told, ReplayError> {
-        let mut lanes = self.lanes(cell);
-        let (entries, bytes) = lanes.bounded();
-        let size = work.size();
-        let config = &self.config;
-        if entries >= config.outbox_entries || bytes.saturating_add(size) > config.outbox_bytes {
-            return Err(ReplayError::Full);
-        }
-        let dead = lanes.book_mut().exhume(id).ok_or(ReplayError::Unknown)?;
-        let submission = dead.submission;
-        let record = lanes.book().get(Name::submission(submission));
-        let fresh = Fresh {
-            id: submission,
-            fingerprint: record.and_then(|record| record.fingerprint),
-            lane: dead.lane,
-            work: self.reserve(size).then(|| Box::new(work)),
-            keeping: Keeping::Storing,
-            accepted_at: dead.accepted_at,
-            size,
-        };
-        let lane = dead.lane;
-        let (entry, _, _) = lanes.push(fresh, self.now());
-        let again = dead.clone();
-        let told = self.append_stored(
-            cell,
-            &lanes,
-            submission,
-            encoded,
-            move |engine, cell, result| {
-                engine.entry_written(cell, lane, entry, result);
-                if result.is_err() {
-                    engine.bury_again(&mut engine.lanes(cell), again);
-                }
-            },
-        );
-        if told.is_err() {
-            self.entry_lost(&mut lanes, lane, entry);
-            self.bury_again(&mut lanes, dead);
-        }
-        Ok(told?)
-    }
-
-    /// A dead letter was not replayed: it is what it was.
-    fn bury_again(&self, lanes: &mut Lanes, dead: Dead) {
-        lanes.bury(dead, self.config.dead_letters);
+        Ok(bytes.as_deref().and_then(said).and_then(Said::into_work))
     }
 }
 

@@ -1,8 +1,8 @@
 //! What the log's records say.
 //!
 //! A record is a kind and its fields. It says all that there is to say of one thing, so that it can be written again
-//! alone when its segment is cleaned; only [`Record::Settled`], [`Record::Changed`] and [`Record::KeyForgotten`] end or
-//! change what an older record began.
+//! alone when its segment is cleaned; only [`Record::Settled`], [`Record::Changed`], [`Record::KeyForgotten`] and
+//! [`Record::Discarded`] end or change what an older record began.
 
 use std::sync::Arc;
 
@@ -35,6 +35,8 @@ pub(super) enum Record<'a> {
     Changed(Changed),
     /// A message is a dead letter.
     DeadMessage(Arrived, DeadReason, Timestamp),
+    /// An entry that has failed for good is forgotten.
+    Discarded(Identity, EntryId),
     /// Nothing: its being flushed was what somebody waited for.
     Barrier,
 }
@@ -98,7 +100,7 @@ pub(super) fn encode_work(work: &Work) -> Option<Vec<u8>> {
 }
 
 /// The work of these bytes.
-pub(super) fn decode_work(bytes: &[u8]) -> Option<Work> {
+fn decode_work(bytes: &[u8]) -> Option<Work> {
     let mut from = Decoder::new(bytes);
     from.work().filter(|_| from.is_at_end())
 }
@@ -161,8 +163,54 @@ impl Record<'_> {
                 to.u8(DEAD_MESSAGE).u8(reason.code()).time(*at);
                 arrived.encode(&mut to);
             }
+            Self::Discarded(identity, entry) => {
+                to.u8(DISCARDED).identity(identity).number(entry.0);
+            }
         }
         to.finish()
+    }
+}
+
+/// What an entry or a message says.
+#[derive(Clone, Debug)]
+pub enum Said {
+    /// What is to be done at the hub.
+    Work(Work),
+    /// A cloud-to-device message.
+    Message(Arc<CloudMessage>),
+}
+
+/// What the entry or the message of this record says; `None` if it is about neither, or cannot be read.
+pub(crate) fn said(record: &[u8]) -> Option<Said> {
+    match Record::decode(record)? {
+        Record::Stored(stored) | Record::Dead(stored, ..) => {
+            decode_work(stored.work).map(Said::Work)
+        }
+        Record::Arrived(arrived) | Record::DeadMessage(arrived, ..) => {
+            Some(Said::Message(arrived.message))
+        }
+        Record::Settled(_)
+        | Record::Key(_)
+        | Record::KeyForgotten(..)
+        | Record::Changed(_)
+        | Record::Discarded(..)
+        | Record::Barrier => None,
+    }
+}
+
+impl Said {
+    pub(crate) fn into_work(self) -> Option<Work> {
+        match self {
+            Self::Work(work) => Some(work),
+            Self::Message(_) => None,
+        }
+    }
+
+    pub(crate) fn into_message(self) -> Option<Arc<CloudMessage>> {
+        match self {
+            Self::Message(message) => Some(message),
+            Self::Work(_) => None,
+        }
     }
 }
 
@@ -219,6 +267,7 @@ impl<'a> Record<'a> {
                 let (reason, at) = (DeadReason::of_code(from.u8()?)?, from.time()?);
                 Self::DeadMessage(Arrived::decode(&mut from)?, reason, at)
             }
+            DISCARDED => Self::Discarded(from.identity()?, EntryId(from.number()?)),
             _ => return None,
         };
         from.is_at_end().then_some(record)
@@ -342,3 +391,4 @@ const KEY_FORGOTTEN: u8 = 5;
 const ARRIVED: u8 = 6;
 const CHANGED: u8 = 7;
 const DEAD_MESSAGE: u8 = 8;
+const DISCARDED: u8 = 9;

@@ -72,6 +72,10 @@ impl Engine {
                 };
                 mailbox.bury(self.config.dead_letters, dead);
             }
+            Record::Discarded(identity, entry) => {
+                let cell = self.cell_or_new(&identity);
+                self.lanes(&cell).book_mut().exhume(entry);
+            }
             Record::Barrier => {}
         }
         Ok(())
@@ -108,6 +112,7 @@ impl Engine {
                 lane: entry.lane(),
                 size: entry.size(),
                 accepted_at: entry.accepted_at(),
+                attempts: None,
                 failure: failure.clone(),
                 at: settled.at,
                 stored,
@@ -139,6 +144,7 @@ impl Engine {
             lane: stored.lane,
             size: stored.size as usize,
             accepted_at: stored.accepted_at,
+            attempts: None,
             failure,
             at,
             stored: location,

@@ -72,7 +72,10 @@ impl Owner for Living {
                 engine.rewrite_message(&arrived, location, done)
             }
             // They end what is older than they are, and that has gone before them.
-            Record::KeyForgotten(..) | Record::Changed(_) | Record::Barrier => false,
+            Record::KeyForgotten(..)
+            | Record::Changed(_)
+            | Record::Discarded(..)
+            | Record::Barrier => false,
         }
     }
 }

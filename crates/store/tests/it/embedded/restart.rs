@@ -75,8 +75,10 @@ async fn dead_letters_come_back_and_can_be_replayed() {
         .unwrap();
     assert_eq!(dead.items[0].failure, failure);
     let unsent = dead.items[0].id;
-    let said = rig.store.outbox.dead_letter(&dev1, unsent);
-    assert!(matches!(said.await, Ok(Some(Work::Telemetry(said))) if said.payload == "poison"));
+    assert_eq!(dead.items[0].attempts, None);
+    let said = rig.store.outbox.dead_letter(&dev1, unsent).await.unwrap();
+    let (_, said) = said.unwrap();
+    assert!(matches!(said, Some(Work::Telemetry(said)) if said.payload == "poison"));
     rig.store.outbox.replay(&dev1, unsent).await.unwrap();
     let dead = rig.store.inbox.dead_letters(partition, None).await.unwrap();
     assert_eq!(dead.items[0].reason, "Rejected");
@@ -100,6 +102,49 @@ async fn dead_letters_come_back_and_can_be_replayed() {
         .map(|seen| seen.text)
         .collect();
     assert_eq!(texts, ["poison", "message"]);
+}
+
+#[tokio::test]
+async fn a_discarded_dead_letter_does_not_come_back() {
+    let dev1 = identity("dev1");
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    for id in 1..=2 {
+        rig.submit("dev1", id, "poison").await.unwrap();
+        rig.arrive("dev1", 2 + id, "message").await.unwrap();
+    }
+    let mut reader = rig.reader("dev1").await;
+    for entry in reader.take(Lane::Telemetry, 2).await.unwrap() {
+        let failed = reader.settle(entry.id, Err(Failure::DoesNotFit));
+        failed.await.unwrap();
+    }
+    for (token, ..) in rig.offered("dev1").await {
+        assert!(rig.settle_message("dev1", &token, Settlement::Reject).await);
+    }
+    let partition = tombolo_store::Partition::of(&dev1);
+    let (outbox, inbox) = (&rig.store.outbox, &rig.store.inbox);
+    let unsent = outbox.dead_letters(partition, None).await.unwrap().items;
+    let unread = inbox.dead_letters(partition, None).await.unwrap().items;
+    assert!(outbox.discard(&dev1, unsent[0].id).await.unwrap());
+    assert!(inbox.discard(&dev1, unread[0].sequence).await.unwrap());
+    drop((rig, reader));
+
+    // A second time: what the first start has written again is as discarded.
+    for _ in 0..2 {
+        let rig = Rig::open(&disk);
+        assert_eq!(rig.recovery.dead_letters, 2);
+        let left = rig
+            .store
+            .outbox
+            .dead_letters(partition, None)
+            .await
+            .unwrap();
+        assert_eq!(left.items[0].id, unsent[1].id);
+        let left = rig.store.inbox.dead_letters(partition, None).await.unwrap();
+        assert_eq!(left.items, unread[1..]);
+        let stock = rig.store.outbox.stock_of(&dev1).await.unwrap();
+        assert_eq!((stock.waiting, stock.dead_letters), (0, 1));
+    }
 }
 
 #[tokio::test]
