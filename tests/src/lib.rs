@@ -385,6 +385,7 @@ impl Builder {
             admin_token: ADMIN_TOKEN.to_owned().into(),
             render_metrics: self.render_metrics,
             report_hubs: Arc::new(Vec::new),
+            report_disk: Arc::new(|| None),
         };
         let front = Front::start(config, parts).await.unwrap();
 

@@ -9,12 +9,13 @@
 //! - [`Prefer`], [`IdempotencyKey`], [`etag`]: headers that have a grammar
 //! - [`Problem`] and its [`Code`]: the one form of every error
 //! - the bodies, a module per subject: [`telemetry`], [`twin`], [`method`], [`inbox`], [`file`](mod@file), [`sync`],
-//!   [`token`], [`receipt`], [`push`]
+//!   [`token`], [`receipt`], [`push`]; and of the admin API, what it shows of the store: [`admin`]
 //! - [`openapi_json`]: the document made of all this, committed as `openapi/tombolo.json`
 //!
 //! Bodies that devices send are read as [`Object`]s, and refuse members that they do not know, so that a misspelt option is no silent loss. The
 //! bodies that IoT Hub defines pass over them, as the hub does.
 
+pub mod admin;
 mod body;
 mod code;
 pub mod etag;

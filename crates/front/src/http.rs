@@ -64,7 +64,10 @@ use store::Registry;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, debug_span, field::Empty};
 
-pub(crate) use self::admin::{Admin, readiness::Listeners};
+pub(crate) use self::{
+    admin::{Admin, readiness::Listeners},
+    problem::Refusal,
+};
 use self::{
     answer::Answer,
     body::Bodies,
@@ -73,7 +76,6 @@ use self::{
     key::KeyOfHead,
     listen::Application,
     once::Keys,
-    problem::Refusal,
     request_id::{RequestId, RequestIds},
     route::{Call, Route},
 };

@@ -17,6 +17,7 @@ mod delivery;
 mod devices;
 mod http;
 pub mod metrics;
+pub mod shown;
 mod tokens;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -56,6 +57,9 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 /// What is known of the ways to the hubs, for `/readyz`.
 pub type ReportHubs = Arc<dyn Fn() -> Vec<HubReport> + Send + Sync>;
 
+/// What the store has on its disk, for the admin API; none if nothing survives a restart.
+pub type ReportDisk = Arc<dyn Fn() -> Option<api::admin::Disk> + Send + Sync>;
+
 /// What is known of the way to one hub.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct HubReport {
@@ -77,6 +81,8 @@ pub struct Parts {
     pub render_metrics: RenderMetrics,
     /// What `/readyz` tells of the hubs.
     pub report_hubs: ReportHubs,
+    /// What the admin API tells of the store's disk.
+    pub report_disk: ReportDisk,
 }
 
 /// The device-facing half of the gateway.

@@ -1,11 +1,18 @@
 //! What the front counts. No device in a label: a label's values must stay few.
 
-use api::{Code, Operation};
+use std::time::Duration;
+
+use api::{
+    Code, Operation,
+    admin::{Disk, Side},
+};
 use http::StatusCode;
+use iothub::Timestamp;
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
     gauge, histogram,
 };
+use store::Stock;
 
 /// Requests by operation and class of status.
 pub const REQUESTS: &str = "tombolo_front_requests_total";
@@ -25,6 +32,21 @@ pub const CONNECTIONS_REFUSED: &str = "tombolo_front_connections_refused_total";
 pub const HANDSHAKE_FAILURES: &str = "tombolo_front_handshake_failures_total";
 /// Connections closed because a head did not end in time.
 pub const SLOW_HEADS: &str = "tombolo_front_slow_heads_total";
+
+/// What waits in the store, by `box`: `outbox`, `inbox`. This and all of the store is measured when somebody asks.
+pub const STORE_WAITING: &str = "tombolo_store_waiting";
+/// Bytes of what waits, by `box`.
+pub const STORE_BYTES: &str = "tombolo_store_bytes";
+/// How long ago the oldest came of those that are the next of their device, by `box`; 0 if nothing waits.
+pub const STORE_OLDEST_SECONDS: &str = "tombolo_store_oldest_age_seconds";
+/// Dead letters that are kept, by `box`.
+pub const STORE_DEAD_LETTERS: &str = "tombolo_store_dead_letters";
+/// Bytes of the store's log on its disk.
+pub const STORE_DISK_BYTES: &str = "tombolo_store_disk_bytes";
+/// Bytes that the log may have.
+pub const STORE_DISK_BYTES_AT_MOST: &str = "tombolo_store_disk_bytes_at_most";
+/// How long the last start read the log.
+pub const STORE_RECOVERY_SECONDS: &str = "tombolo_store_recovery_seconds";
 
 /// Why a TLS handshake came to nothing.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +78,7 @@ impl Metrics {
     /// Registers everything with the recorder that is installed.
     pub(crate) fn new() -> Self {
         describe();
+        describe_store();
         let operations = Operation::ALL.iter().map(|operation| operation.id());
         Self {
             requests: operations
@@ -89,6 +112,26 @@ impl Metrics {
         counter!(PROBLEMS, "code" => code.as_str()).increment(1);
     }
 
+    /// Says what waits. Asked for seldom, so it looks its gauges up.
+    #[expect(clippy::unused_self, reason = "measuring goes through one place")]
+    pub(crate) fn stock(&self, side: Side, stock: &Stock, now: Timestamp) {
+        let side = side.as_str();
+        let age = stock.oldest.map(|oldest| now.saturating_since(oldest));
+        gauge!(STORE_WAITING, "box" => side).set(as_f64(stock.waiting));
+        gauge!(STORE_BYTES, "box" => side).set(as_f64(stock.bytes));
+        gauge!(STORE_OLDEST_SECONDS, "box" => side).set(age.unwrap_or_default());
+        gauge!(STORE_DEAD_LETTERS, "box" => side).set(as_f64(stock.dead_letters));
+    }
+
+    /// Says what the store has on its disk.
+    #[expect(clippy::unused_self, reason = "measuring goes through one place")]
+    pub(crate) fn disk(&self, disk: &Disk) {
+        gauge!(STORE_DISK_BYTES).set(as_f64(disk.bytes));
+        gauge!(STORE_DISK_BYTES_AT_MOST).set(as_f64(disk.bytes_at_most));
+        let took = Duration::from_millis(disk.recovery.took_ms);
+        gauge!(STORE_RECOVERY_SECONDS).set(took);
+    }
+
     /// Counts a handshake that came to nothing.
     pub(crate) fn handshake_failed(&self, failure: HandshakeFailure) {
         match failure {
@@ -106,6 +149,12 @@ impl PerOperation {
             seconds: histogram!(REQUEST_SECONDS, "operation" => operation),
         }
     }
+}
+
+/// A gauge is a float; beyond 2^53 it is near enough.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+const fn as_f64(count: u64) -> f64 {
+    count as f64
 }
 
 fn describe() {
@@ -130,6 +179,32 @@ fn describe() {
     describe_counter!(
         SLOW_HEADS,
         "Connections closed because a head did not end in time"
+    );
+}
+
+fn describe_store() {
+    describe_gauge!(STORE_WAITING, "What waits in the store, by box");
+    describe_gauge!(STORE_BYTES, Unit::Bytes, "Bytes of what waits, by box");
+    describe_gauge!(
+        STORE_OLDEST_SECONDS,
+        Unit::Seconds,
+        "Age of the oldest of those that are the next of their device, by box"
+    );
+    describe_gauge!(STORE_DEAD_LETTERS, "Dead letters that are kept, by box");
+    describe_gauge!(
+        STORE_DISK_BYTES,
+        Unit::Bytes,
+        "Bytes of the store's log on its disk"
+    );
+    describe_gauge!(
+        STORE_DISK_BYTES_AT_MOST,
+        Unit::Bytes,
+        "Bytes that the store's log may have"
+    );
+    describe_gauge!(
+        STORE_RECOVERY_SECONDS,
+        Unit::Seconds,
+        "How long the last start read the store's log"
     );
 }
 

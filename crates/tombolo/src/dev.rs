@@ -64,7 +64,8 @@ pub(crate) async fn run(args: DevArgs) -> Result<()> {
     let config = gateway_config(&args, &folder, &ca, &hub, &hub_name)?;
     let admin_token = folder.secret(ADMIN_TOKEN)?;
     let (store, keeper) = gateway::open_store(config.store.clone(), config.disk.clone()).await?;
-    let gateway = Gateway::start(config, store.clone(), admin_token, LISTENERS).await?;
+    let report = keeper.report();
+    let gateway = Gateway::start(config, store.clone(), report, admin_token, LISTENERS).await?;
 
     let token = folder.secret(&format!("device-{}.token", args.device))?;
     let identity = Identity::device(hub_name, args.device.clone());

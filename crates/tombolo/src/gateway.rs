@@ -4,11 +4,13 @@
 //! known, writes in flight get their answers), then the sessions (what is in flight is awaited, DISCONNECT). The store
 //! serves both to the end.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
-use front::Front;
+use front::{Front, ReportDisk};
+use iothub::Timestamp;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use secrecy::SecretString;
 use store::{
@@ -46,6 +48,7 @@ impl Gateway {
     pub(crate) async fn start(
         config: Config,
         store: Store,
+        report_disk: ReportDisk,
         admin_token: SecretString,
         listeners: Listeners,
     ) -> Result<Self> {
@@ -82,6 +85,7 @@ impl Gateway {
                 })
                 .collect()
             }),
+            report_disk,
         };
         let front = start_front(front, parts, listeners).await?;
         let mut upkeep = JoinSet::new();
@@ -128,13 +132,36 @@ fn raise_limit_of_open_files() {
 }
 
 /// What the owner of a store holds on to: the disk, if it has one.
-pub(crate) struct StoreKeeper(Option<Keeper>);
+pub(crate) struct StoreKeeper(Option<OnDisk>);
+
+/// A store's disk, and what the start found there.
+struct OnDisk {
+    keeper: Arc<Keeper>,
+    bytes_at_most: u64,
+    recovery: api::admin::Recovery,
+}
 
 impl StoreKeeper {
+    /// What the admin API tells of the disk.
+    pub(crate) fn report(&self) -> ReportDisk {
+        let Some(disk) = &self.0 else {
+            return Arc::new(|| None);
+        };
+        let keeper = Arc::clone(&disk.keeper);
+        let (bytes_at_most, recovery) = (disk.bytes_at_most, disk.recovery.clone());
+        Arc::new(move || {
+            Some(api::admin::Disk {
+                bytes: keeper.bytes(),
+                bytes_at_most,
+                recovery: recovery.clone(),
+            })
+        })
+    }
+
     /// Waits until the store has failed; without a disk it can not.
     pub(crate) async fn failed(&self) {
         match &self.0 {
-            Some(keeper) => keeper.failed().await,
+            Some(disk) => disk.keeper.failed().await,
             None => std::future::pending().await,
         }
     }
@@ -145,7 +172,7 @@ impl StoreKeeper {
     ///
     /// When it has failed.
     pub(crate) async fn close(self) -> Result<()> {
-        let Some(keeper) = self.0 else {
+        let Some(OnDisk { keeper, .. }) = self.0 else {
             return Ok(());
         };
         let has_failed = tokio::task::spawn_blocking(move || {
@@ -179,19 +206,74 @@ pub(crate) async fn open_store(
         match store::embedded::open(config, &disk) {
             Ok(opened) => {
                 tell(&opened.recovery);
-                Ok((opened.store, StoreKeeper(Some(opened.keeper))))
+                let on_disk = OnDisk {
+                    recovery: shown(&opened.recovery),
+                    keeper: Arc::new(opened.keeper),
+                    bytes_at_most: disk.bytes,
+                };
+                Ok((opened.store, StoreKeeper(Some(on_disk))))
             }
-            Err(error @ OpenError::Damaged(_)) => {
-                let folder = disk.folder.display();
-                Err(anyhow::Error::new(error).context(format!(
-                    "nothing starts on damage: tombolo store verify --folder {folder} lists it, tombolo store salvage \
-                     --folder {folder} --to DIR copies what can be read"
-                )))
+            Err(error) => {
+                let what_to_do = what_to_do(&error, &disk.folder);
+                let error = anyhow::Error::new(error);
+                Err(match what_to_do {
+                    Some(what_to_do) => error.context(what_to_do),
+                    None => error,
+                })
             }
-            Err(other) => Err(other.into()),
         }
     });
     opened.await?.context("could not open the store")
+}
+
+/// What helps against an error that says itself only what is wrong.
+fn what_to_do(error: &OpenError, folder: &Path) -> Option<String> {
+    let folder = folder.display();
+    match error {
+        OpenError::Damaged(_) => Some(format!(
+            "nothing starts on damage: tombolo store verify --folder {folder} lists it, tombolo store salvage \
+             --folder {folder} --to DIR copies what can be read"
+        )),
+        OpenError::InUse(_) => Some(
+            "one gateway at a time has a folder: stop the other one, or name another folder in disk.folder"
+                .to_owned(),
+        ),
+        OpenError::Io { .. } => Some(format!("look at {folder}, which disk.folder names")),
+        OpenError::Registry(_) | OpenError::Version { .. } | OpenError::NotEmpty(_) => None,
+    }
+}
+
+/// What a start found, for the admin API.
+fn shown(recovery: &Recovery) -> api::admin::Recovery {
+    let Recovery {
+        log,
+        entries,
+        oldest,
+        messages,
+        dead_letters,
+        receipts_and_keys,
+        took,
+    } = recovery;
+    let at = Timestamp::from(SystemTime::now());
+    api::admin::Recovery {
+        at,
+        took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        entries: *entries,
+        oldest: *oldest,
+        age_of_oldest_s: oldest.map(|oldest| at.saturating_since(oldest).as_secs()),
+        messages: *messages,
+        dead_letters: *dead_letters,
+        receipts_and_keys: *receipts_and_keys,
+        files: log.segments as u64,
+        bytes: log.bytes,
+        torn: log.torn.clone().map(|torn| api::admin::Damage {
+            file: torn.file,
+            offset: torn.offset,
+            bytes: torn.bytes,
+            what: torn.what.to_owned(),
+        }),
+        damaged_marks: log.damaged_marks as u64,
+    }
 }
 
 fn tell(recovery: &Recovery) {
@@ -202,6 +284,7 @@ fn tell(recovery: &Recovery) {
         dead_letters = recovery.dead_letters,
         receipts_and_keys = recovery.receipts_and_keys,
         bytes = recovery.log.bytes,
+        took_ms = recovery.took.as_millis(),
         "the store is open"
     );
     if let Some(torn) = &recovery.log.torn {

@@ -47,7 +47,7 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         .context("admin.token_file: there is no token for the admin API")?;
     let mut reload = signal(SignalKind::hangup()).context("could not catch SIGHUP")?;
     let (store, keeper) = gateway::open_store(config.store.clone(), config.disk.clone()).await?;
-    let gateway = Gateway::start(config, store, admin_token, LISTENERS).await?;
+    let gateway = Gateway::start(config, store, keeper.report(), admin_token, LISTENERS).await?;
     let mut signals = StopSignals::catch()?;
     loop {
         tokio::select! {

@@ -1,38 +1,31 @@
-//! What operators touch: health, metrics, tokens, devices. Plain HTTP on loopback.
+//! What operators touch: health, metrics, tokens, devices, what is stored. Plain HTTP on loopback.
 //!
 //! A web page that a browser on this machine shows could send requests here too. So a request must name a loopback
 //! host, which a rebound DNS name is not, must come without `Origin`, which browsers add, and must carry the admin
 //! token, except for the two health checks.
 
+mod call;
+mod dead_letters;
+mod devices;
 pub(crate) mod readiness;
 mod shown;
+mod stock;
+mod tokens;
+mod walk;
 
-use std::{
-    net::IpAddr,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{net::IpAddr, panic::AssertUnwindSafe, sync::Arc, time::SystemTime};
 
 use api::{Code, Object};
 use futures_util::FutureExt as _;
-use http::{HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, header};
 use hyper::body::Incoming;
 use iothub::{HubName, Identity, Timestamp};
 use secrecy::{ExposeSecret as _, SecretString};
-use store::{
-    DeadLetter, InboxEntry, Page, Partition, Scopes, Store, TokenId, TokenOrigin, TokenRecord,
-};
+use store::Store;
 use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    readiness::Listeners,
-    shown::{
-        CreateToken, CreatedToken, ShownDeadLetter, ShownDeadLetters, ShownDevice, ShownInbox,
-        ShownToken, ShownTokens,
-    },
-};
+use self::{call::Call, readiness::Listeners};
 use super::{
     answer::{self, Answer},
     body::Bodies,
@@ -41,14 +34,12 @@ use super::{
     listen::Application,
     problem::Refusal,
     request_id::RequestIds,
-    tokens,
 };
 use crate::{
-    RenderMetrics, ReportHubs, Stop,
-    auth::{AuthError, Credential},
+    RenderMetrics, ReportDisk, ReportHubs, Stop,
+    auth::Credential,
     config::{Config, Limits, ServedName},
     metrics::Metrics,
-    tokens::FreshToken,
 };
 
 /// The admin API.
@@ -59,6 +50,7 @@ pub(crate) struct Admin {
     token: SecretString,
     render_metrics: RenderMetrics,
     report_hubs: ReportHubs,
+    report_disk: ReportDisk,
     listeners: Arc<Listeners>,
     limits: Limits,
     bodies: Bodies,
@@ -81,6 +73,7 @@ impl Admin {
             token: parts.admin_token,
             render_metrics: parts.render_metrics,
             report_hubs: parts.report_hubs,
+            report_disk: parts.report_disk,
             listeners,
             limits: config.limits.clone(),
             bodies: Bodies::new(
@@ -111,169 +104,81 @@ impl Admin {
             .trim_end_matches('/')
             .split('/')
             .collect();
-        let query = Query(parts.uri.query().unwrap_or_default());
-        match (path.as_slice(), &parts.method) {
-            (["healthz"], &Method::GET) => return Ok(text("ok\n")),
-            (["readyz"], &Method::GET) => return self.ready().await,
-            (["healthz" | "readyz"], _) => return Err(other_methods("GET")),
-            _ => self.authenticate(&parts)?,
+        let call = Call::of(&path);
+        if !call.as_ref().is_some_and(Call::is_open_to_all) {
+            self.authenticate(&parts)?;
         }
-        match (path.as_slice(), &parts.method) {
-            (["metrics"], &Method::GET) => Ok(answer::bytes(PROMETHEUS, (self.render_metrics)())),
-            (["admin", "v1", "tokens"], &Method::POST) => {
+        let Some(call) = call else {
+            return Err(Refusal::new(
+                Code::NotFound,
+                "the admin API has no such path",
+            ));
+        };
+        let query = Query(parts.uri.query().unwrap_or_default());
+        match (call, &parts.method) {
+            (Call::Health, &Method::GET) => Ok(text("ok\n")),
+            (Call::Ready, &Method::GET) => self.ready().await,
+            (Call::Metrics, &Method::GET) => {
+                self.measure_stock().await;
+                Ok(answer::bytes(PROMETHEUS, (self.render_metrics)()))
+            }
+            (Call::Tokens, &Method::POST) => {
                 let Object(asked) = self.bodies.json(body, self.limits.json_bytes).await?;
                 self.create_token(asked).await
             }
-            (["admin", "v1", "tokens"], &Method::GET) => {
-                self.list_tokens(&self.asked(None, &query)?).await
-            }
-            (["admin", "v1", "tokens", id], &Method::DELETE) => {
+            (Call::Tokens, &Method::GET) => self.list_tokens(&self.asked(None, &query)?).await,
+            (Call::Token(id), &Method::DELETE) => {
                 self.revoke_token(&self.asked(None, &query)?, id).await
             }
-            (["admin", "v1", "devices", device], &Method::GET) => {
+            (Call::Store, &Method::GET) => self.show_store().await,
+            (Call::Backlog, &Method::GET) => self.list_backlog(&query).await,
+            (Call::Device(device), &Method::GET) => {
                 self.show_device(&self.asked(Some(device), &query)?).await
             }
-            (["admin", "v1", "devices", device, "dead-letters"], &Method::GET) => {
-                self.list_dead_letters(&self.asked(Some(device), &query)?)
+            (Call::DeadLetters(side), &Method::GET) => self.list_dead_letters(side, &query).await,
+            (Call::DeadLettersOf(device, side), &Method::GET) => {
+                let identity = self.asked(Some(device), &query)?;
+                self.list_dead_letters_of(&identity, side, &query).await
+            }
+            (Call::ReplayAll(device, side), &Method::POST) => {
+                self.replay_all(&self.asked(Some(device), &query)?, side)
                     .await
             }
-            (["admin", "v1", "tokens"], _) => Err(other_methods("GET, POST")),
-            (["admin", "v1", "tokens", _], _) => Err(other_methods("DELETE")),
-            (
-                ["metrics"]
-                | ["admin", "v1", "devices", _]
-                | ["admin", "v1", "devices", _, "dead-letters"],
-                _,
-            ) => Err(other_methods("GET")),
-            _ => Err(Refusal::new(
-                Code::NotFound,
-                "the admin API has no such path",
-            )),
+            (Call::DeadLetter(device, side, id), &Method::GET) => {
+                let identity = self.asked(Some(device), &query)?;
+                self.read_dead_letter(&identity, side, id).await
+            }
+            (Call::DeadLetter(device, side, id), &Method::DELETE) => {
+                let identity = self.asked(Some(device), &query)?;
+                self.discard(&identity, side, id).await
+            }
+            (Call::Replay(device, side, id), &Method::POST) => {
+                let identity = self.asked(Some(device), &query)?;
+                self.replay(&identity, side, id).await
+            }
+            (call, _) => Err(Refusal::new(
+                Code::MethodNotAllowed,
+                "the path has other methods, which Allow lists",
+            )
+            .with_allow(HeaderValue::from_static(call.allow()))),
         }
     }
 
     fn authenticate(&self, parts: &http::request::Parts) -> Result<(), Refusal> {
-        let credential = parts
-            .headers
-            .get(header::AUTHORIZATION)
-            .ok_or(AuthError::Missing)?;
-        let Credential::Token(given) = Credential::parse(credential)? else {
-            return Err(AuthError::Scheme.into());
+        let Some(credential) = parts.headers.get(header::AUTHORIZATION) else {
+            return Err(Refusal::new(Code::Unauthenticated, NO_TOKEN));
         };
-        if bool::from(
-            given
+        let is_right = match Credential::parse(credential) {
+            Ok(Credential::Token(given)) => given
                 .as_bytes()
-                .ct_eq(self.token.expose_secret().as_bytes()),
-        ) {
+                .ct_eq(self.token.expose_secret().as_bytes())
+                .into(),
+            Ok(Credential::Signature(_)) | Err(_) => false,
+        };
+        if is_right {
             Ok(())
         } else {
-            Err(AuthError::Unknown.into())
-        }
-    }
-
-    async fn create_token(&self, asked: CreateToken) -> Result<Answer, Refusal> {
-        let identity =
-            self.identity(asked.hub.as_deref(), &asked.device, asked.module.as_deref())?;
-        if self.store.registry.device(&identity).await?.is_none() {
-            return Err(not_served());
-        }
-        let fresh = FreshToken::new().map_err(|error| {
-            Refusal::new(
-                Code::Internal,
-                format!("no randomness for a token: {error}"),
-            )
-        })?;
-        let created_at = now();
-        let expires_at = asked
-            .lifetime_s
-            .map(|seconds| created_at.saturating_add(Duration::from_secs(seconds)));
-        let record = TokenRecord {
-            id: fresh.id,
-            identity,
-            hash: fresh.hash,
-            created_at,
-            expires_at,
-            scopes: tokens::known(&asked.scope).unwrap_or(Scopes::ALL),
-            origin: TokenOrigin::Operator,
-        };
-        self.store.registry.put_token(record.clone()).await?;
-        let created = CreatedToken {
-            token: fresh.token.expose_secret(),
-            shown: record.into(),
-        };
-        Ok(answer::document(
-            StatusCode::CREATED,
-            api::media_type::JSON,
-            &created,
-        ))
-    }
-
-    async fn list_tokens(&self, identity: &Identity) -> Result<Answer, Refusal> {
-        let tokens = self.store.registry.tokens(identity).await?;
-        Ok(answer::json(&ShownTokens {
-            tokens: tokens.into_iter().map(ShownToken::from).collect(),
-        }))
-    }
-
-    async fn revoke_token(&self, identity: &Identity, id: &str) -> Result<Answer, Refusal> {
-        let id = TokenId(extract::decode(id)?.into_owned());
-        if self.store.registry.revoke_token(identity, &id).await? {
-            Ok(answer::empty(StatusCode::NO_CONTENT))
-        } else {
-            Err(Refusal::new(
-                Code::NotFound,
-                "the device has no token of this id",
-            ))
-        }
-    }
-
-    async fn show_device(&self, identity: &Identity) -> Result<Answer, Refusal> {
-        let record = self
-            .store
-            .registry
-            .device(identity)
-            .await?
-            .ok_or_else(not_served)?;
-        let status = self.store.signals.status(identity).await?;
-        let view = self.store.inbox.read(identity).await?;
-        let messages = view
-            .entries
-            .iter()
-            .filter(|entry| matches!(entry, InboxEntry::Message(_)))
-            .count();
-        Ok(answer::json(&ShownDevice {
-            identity: record.identity.into(),
-            custody: record.custody,
-            method_policy: record.method_policy,
-            pinned: record.is_pinned,
-            session: status.into(),
-            inbox: ShownInbox {
-                messages,
-                methods: view.entries.len() - messages,
-                desired_version: view.desired.map(|desired| desired.section.version.0),
-            },
-        }))
-    }
-
-    async fn list_dead_letters(&self, identity: &Identity) -> Result<Answer, Refusal> {
-        let partition = Partition::of(identity);
-        let mut dead_letters = Vec::new();
-        let mut after = None;
-        loop {
-            let page: Page<DeadLetter> = self
-                .store
-                .inbox
-                .dead_letters(partition, after.as_deref())
-                .await?;
-            let own = page
-                .items
-                .into_iter()
-                .filter(|letter| letter.identity == *identity);
-            dead_letters.extend(own.map(ShownDeadLetter::from));
-            after = page.next;
-            if after.is_none() {
-                return Ok(answer::json(&ShownDeadLetters { dead_letters }));
-            }
+            Err(Refusal::new(Code::Unauthenticated, WRONG_TOKEN))
         }
     }
 
@@ -364,14 +269,6 @@ fn not_served() -> Refusal {
     )
 }
 
-fn other_methods(allow: &'static str) -> Refusal {
-    Refusal::new(
-        Code::MethodNotAllowed,
-        "the path has other methods, which Allow lists",
-    )
-    .with_allow(HeaderValue::from_static(allow))
-}
-
 fn text(body: &'static str) -> Answer {
     answer::bytes("text/plain; charset=utf-8", body)
 }
@@ -380,5 +277,9 @@ fn now() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
 
+const NO_TOKEN: &str = "the admin API wants its token: send \"Authorization: Bearer ...\" with what the file of \
+     admin.token_file holds";
+const WRONG_TOKEN: &str =
+    "this is not the token of the admin API: the file of admin.token_file holds the right one";
 /// The text format of Prometheus.
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";

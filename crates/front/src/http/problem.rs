@@ -4,13 +4,13 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use api::{Code, ItemResult, Problem};
+use api::{Code, ItemResult, Problem, admin::Side};
 use http::{HeaderValue, StatusCode, header};
 use iothub::{
     ErrorCode, HubError, Timestamp,
     twin::{ParseTwinError, Rule},
 };
-use store::{Failure, KeyError, PutTokenError, SettleError, StoreError, SubmitError};
+use store::{Failure, KeyError, PutTokenError, ReplayError, SettleError, StoreError, SubmitError};
 use tracing::error;
 
 use super::{
@@ -256,6 +256,20 @@ fn method(error: SettleError) -> Refusal {
         ),
         SettleError::Store(error) => error.into(),
     }
+}
+
+/// A dead letter that could not be replayed.
+pub(crate) fn replay(side: Side, error: ReplayError) -> Refusal {
+    let text = error.to_string();
+    let code = match error {
+        ReplayError::Unknown | ReplayError::NotKept => Code::NotFound,
+        ReplayError::Full => match side {
+            Side::Outbox => Code::OutboxFull,
+            Side::Inbox => Code::Throttled,
+        },
+        ReplayError::Store(error) => return error.into(),
+    };
+    Refusal::new(code, text)
 }
 
 impl From<StoreError> for Refusal {

@@ -155,9 +155,15 @@ async fn a_device_is_shown_with_custody_and_session() {
     assert_eq!(shown["method_policy"], "fail-fast");
     assert_eq!(shown["session"]["state"], "settled");
     assert_eq!(shown["session"]["connection"], "3");
+    let inbox = &shown["inbox"];
+    assert_eq!((&inbox["waiting"], &inbox["bytes"]), (&json!(1), &json!(1)));
     assert_eq!(
-        shown["inbox"],
-        json!({"messages": 1, "methods": 1, "desired_version": null})
+        (&inbox["methods"], &inbox["desired_version"]),
+        (&json!(1), &Value::Null)
+    );
+    assert_eq!(
+        shown["outbox"],
+        json!({"waiting": 0, "bytes": 0, "oldest": null, "dead_letters": 0})
     );
     problem(
         send(rig.admin(Method::GET, "/admin/v1/devices/dev9")).await,
@@ -174,29 +180,23 @@ async fn a_device_is_shown_with_custody_and_session() {
 }
 
 #[tokio::test]
-async fn dead_letters_are_listed_without_their_bodies() {
-    let mut rig = Rig::start().await;
-    rig.hub.is(SessionState::Settled).await;
-    let mut rejected = message("secret");
-    rejected.system.message_id = Some("m-1".to_owned());
-    rig.hub.sends(rejected).await;
-    let inbox: Value = rig.get("/devices/dev1/inbox").await.json().await.unwrap();
-    let settle = json!([{"token": inbox["entries"][0]["token"], "outcome": "reject"}]);
-    let request = rig
-        .request(Method::POST, "/devices/dev1/inbox/settle")
-        .header("prefer", "wait=1");
-    send(request.body(settle.to_string())).await;
-
-    let response = send(rig.admin(Method::GET, "/admin/v1/devices/dev1/dead-letters")).await;
-    let text = response.text().await.unwrap();
-    assert!(!text.contains("secret"), "{text}");
-    let body: Value = serde_json::from_str(&text).unwrap();
-    let letter = &body["dead_letters"][0];
-    assert_eq!(
-        (&letter["reason"], &letter["message_id"]),
-        (&json!("Rejected"), &json!("m-1"))
-    );
-    assert_eq!(letter["bytes"], 6);
+async fn whoever_has_no_admin_token_is_told_of_that_token() {
+    let rig = Rig::start().await;
+    let asks = |path: &str| {
+        let url = format!("http://{}{path}", rig.handle.admin_address());
+        rig.client.get(url)
+    };
+    for path in ["/nothing", "/admin/v1/store"] {
+        let missing = problem(send(asks(path)).await, 401, "unauthenticated").await;
+        let wrong = asks(path).header("authorization", "SharedAccessSignature sr=x");
+        let wrong = problem(send(wrong).await, 401, "unauthenticated").await;
+        for detail in [missing, wrong] {
+            assert!(detail.contains("admin.token_file"), "{detail}");
+            assert!(!detail.contains("tmb_"), "{detail}");
+        }
+    }
+    let nowhere = send(rig.admin(Method::GET, "/nothing")).await;
+    problem(nowhere, 404, "not_found").await;
 }
 
 #[tokio::test]
@@ -213,6 +213,7 @@ async fn a_front_that_would_be_open_does_not_start() {
             admin_token: admin_token.into(),
             render_metrics: std::sync::Arc::new(String::new),
             report_hubs: std::sync::Arc::new(Vec::new),
+            report_disk: std::sync::Arc::new(|| None),
         };
         Front::start(config, parts).await.err()
     };

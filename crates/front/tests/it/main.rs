@@ -10,6 +10,7 @@ mod admin;
 mod bad_input;
 mod batches;
 mod copies;
+mod dead_letters;
 mod defects;
 mod hostile;
 mod hub;

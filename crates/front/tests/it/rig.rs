@@ -141,6 +141,7 @@ impl Rig {
                     reached: Some(false),
                 }]
             }),
+            report_disk: Arc::new(|| None),
         };
         let handle = Front::start(config, parts).await.unwrap();
         let client = client(&certificate, &[b"http/1.1"]);

@@ -1,11 +1,13 @@
 //! Bodies of the admin API.
 
-use api::token::Scope;
-use iothub::{DeviceId, HubName, Identity, ModuleId, Timestamp};
+use api::{
+    admin::{Address, Stock},
+    token::Scope,
+};
+use iothub::Timestamp;
 use serde::{Deserialize, Serialize};
 use store::{
-    ConnectionEpoch, Custody, DeadLetter, MethodPolicy, SessionState, Status, TokenId, TokenOrigin,
-    TokenRecord,
+    ConnectionEpoch, Custody, MethodPolicy, SessionState, Status, TokenId, TokenOrigin, TokenRecord,
 };
 
 use crate::http::tokens;
@@ -36,19 +38,11 @@ pub(super) struct CreatedToken<'a> {
 pub(super) struct ShownToken {
     pub(super) token_id: TokenId,
     #[serde(flatten)]
-    pub(super) identity: ShownIdentity,
+    pub(super) identity: Address,
     pub(super) created_at: Timestamp,
     pub(super) expires_at: Option<Timestamp>,
     pub(super) scope: Vec<Scope>,
     pub(super) origin: &'static str,
-}
-
-#[derive(Serialize)]
-pub(super) struct ShownIdentity {
-    pub(super) hub: HubName,
-    pub(super) device: DeviceId,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) module: Option<ModuleId>,
 }
 
 #[derive(Serialize)]
@@ -59,11 +53,12 @@ pub(super) struct ShownTokens {
 #[derive(Serialize)]
 pub(super) struct ShownDevice {
     #[serde(flatten)]
-    pub(super) identity: ShownIdentity,
+    pub(super) identity: Address,
     pub(super) custody: Custody,
     pub(super) method_policy: MethodPolicy,
     pub(super) pinned: bool,
     pub(super) session: ShownSession,
+    pub(super) outbox: Stock,
     pub(super) inbox: ShownInbox,
 }
 
@@ -78,33 +73,17 @@ pub(super) struct ShownSession {
 
 #[derive(Serialize)]
 pub(super) struct ShownInbox {
-    pub(super) messages: usize,
+    #[serde(flatten)]
+    pub(super) stock: Stock,
     pub(super) methods: usize,
     pub(super) desired_version: Option<u64>,
-}
-
-#[derive(Serialize)]
-pub(super) struct ShownDeadLetters {
-    pub(super) dead_letters: Vec<ShownDeadLetter>,
-}
-
-/// A dead letter without its body, which is the device's and its back end's alone.
-#[derive(Serialize)]
-pub(super) struct ShownDeadLetter {
-    pub(super) sequence: u64,
-    pub(super) reason: &'static str,
-    pub(super) at: Timestamp,
-    pub(super) received_at: Timestamp,
-    pub(super) delivery_count: u32,
-    pub(super) message_id: Option<String>,
-    pub(super) bytes: usize,
 }
 
 impl From<TokenRecord> for ShownToken {
     fn from(record: TokenRecord) -> Self {
         Self {
             token_id: record.id,
-            identity: record.identity.into(),
+            identity: Address::from(&record.identity),
             created_at: record.created_at,
             expires_at: record.expires_at,
             scope: tokens::shown(record.scopes),
@@ -114,16 +93,6 @@ impl From<TokenRecord> for ShownToken {
                 TokenOrigin::Hub => "hub",
                 TokenOrigin::Token(_) => "token",
             },
-        }
-    }
-}
-
-impl From<Identity> for ShownIdentity {
-    fn from(identity: Identity) -> Self {
-        Self {
-            hub: identity.hub().clone(),
-            device: identity.device_id().clone(),
-            module: identity.module_id().cloned(),
         }
     }
 }
@@ -144,20 +113,6 @@ impl From<Status> for ShownSession {
                 .map(|ConnectionEpoch(epoch)| format!("{epoch:x}")),
             since: status.since,
             last_error: status.last_error,
-        }
-    }
-}
-
-impl From<DeadLetter> for ShownDeadLetter {
-    fn from(letter: DeadLetter) -> Self {
-        Self {
-            sequence: letter.sequence,
-            reason: letter.reason,
-            at: letter.at,
-            received_at: letter.arrived_at,
-            delivery_count: letter.delivery_count,
-            message_id: letter.message_id,
-            bytes: letter.bytes,
         }
     }
 }
