@@ -27,7 +27,7 @@ use iothub::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-pub use self::inspection::{Inspection, inspect, inspect_files};
+pub use self::inspection::{Inspection, inspect, inspect_files, is_store};
 use crate::{
     Clock, Store, SystemClock,
     log::{self, Cleaner, Kind, Limits, Log, OpenLogError},

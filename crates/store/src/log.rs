@@ -53,7 +53,7 @@ mod writer;
 
 pub(crate) use self::{
     cleaner::{Cleaner, Owner, Rewritten},
-    recover::{OpenLogError, look_through, read_record, recover, salvage},
+    recover::{OpenLogError, is_file_of_log, look_through, read_record, recover, salvage},
     writer::{Kind, Limits, Log, NotWritten},
 };
 pub use self::{damage::Damage, recover::Recovered};

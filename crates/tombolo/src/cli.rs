@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
+use api::admin::Side;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 #[cfg(feature = "emulator")]
@@ -323,6 +324,10 @@ pub struct TokenArgs {
 /// `tombolo store`
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
+                  tombolo store count --folder /var/lib/tombolo/store\n  \
+                  tombolo store look --folder /var/lib/tombolo/store --device watch-1\n  \
+                  tombolo store export --folder /var/lib/tombolo/store --to dead-letters.ndjson\n  \
+                  tombolo store replay --folder /var/lib/tombolo/store --device watch-1\n  \
                   tombolo store verify --folder /var/lib/tombolo/store\n  \
                   tombolo store salvage --folder /var/lib/tombolo/store --to /var/lib/tombolo/saved")]
 pub struct StoreArgs {
@@ -334,11 +339,62 @@ pub struct StoreArgs {
 /// What can be done with a store's folder.
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {
+    /// Show what waits and what was given up, a line each; changes nothing
+    Look {
+        /// Where.
+        #[command(flatten)]
+        folder: FolderArgs,
+        /// Of what.
+        #[command(flatten)]
+        which: WhichArgs,
+    },
+    /// Count what there is; changes nothing
+    Count {
+        /// Where.
+        #[command(flatten)]
+        folder: FolderArgs,
+        /// Count of each device, too
+        #[arg(long, env = "TOMBOLO_BY_DEVICE", value_parser = FalseyValueParser::new())]
+        by_device: bool,
+    },
+    /// Write dead letters and what they say as JSON, a line each; changes nothing
+    Export {
+        /// Where.
+        #[command(flatten)]
+        folder: FolderArgs,
+        /// Of what.
+        #[command(flatten)]
+        which: WhichArgs,
+        /// What waits as well
+        #[arg(long, env = "TOMBOLO_ALL", value_parser = FalseyValueParser::new())]
+        all: bool,
+        /// A new file for the lines, readable for its owner alone; standard output if not given
+        #[arg(long, env = "TOMBOLO_TO", value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Put dead letters back, so that the next start sends them on their way again
+    Replay {
+        /// Where.
+        #[command(flatten)]
+        folder: FolderArgs,
+        /// Of what.
+        #[command(flatten)]
+        which: WhichArgs,
+        /// Of all devices
+        #[arg(
+            long,
+            env = "TOMBOLO_ALL",
+            value_parser = FalseyValueParser::new(),
+            required_unless_present = "device",
+            conflicts_with = "device"
+        )]
+        all: bool,
+    },
     /// Read all of it and say whether it is whole; changes nothing
     Verify {
-        /// The folder, disk.folder in the configuration
-        #[arg(long, env = "TOMBOLO_FOLDER", value_name = "DIR")]
-        folder: PathBuf,
+        /// Where.
+        #[command(flatten)]
+        folder: FolderArgs,
     },
     /// Copy what can be read of a damaged one into an empty folder, and list the rest
     Salvage {
@@ -349,6 +405,25 @@ pub enum StoreCommand {
         #[arg(long, env = "TOMBOLO_TO", value_name = "DIR")]
         to: PathBuf,
     },
+}
+
+/// Which folder.
+#[derive(Debug, Args)]
+pub struct FolderArgs {
+    /// The folder, disk.folder in the configuration
+    #[arg(long, env = "TOMBOLO_FOLDER", value_name = "DIR")]
+    pub folder: PathBuf,
+}
+
+/// Which of the things that are kept.
+#[derive(Debug, Clone, Args)]
+pub struct WhichArgs {
+    /// Of this device and its modules alone
+    #[arg(long, env = "TOMBOLO_DEVICE", value_name = "ID")]
+    pub device: Option<DeviceId>,
+    /// Of one box alone: outbox (towards the hub) or inbox (towards devices)
+    #[arg(long = "box", env = "TOMBOLO_BOX", value_name = "BOX", value_parser = side)]
+    pub side: Option<Side>,
 }
 
 /// What can be done with tokens.
@@ -425,6 +500,10 @@ impl LogArgs {
     }
 }
 
+fn side(text: &str) -> Result<Side, &'static str> {
+    Side::named(text).ok_or("outbox or inbox is wanted")
+}
+
 /// App Transport Security covers addresses too since watchOS 10, so a device would refuse one.
 #[cfg(feature = "emulator")]
 fn host(text: &str) -> Result<DnsName<'static>, &'static str> {
@@ -472,7 +551,10 @@ const EMULATOR: &str = "Runs the local IoT Hub alone, for the tests of a back en
     messages are in memory only, or stay as well with --keep.";
 
 const STORE: &str = "Looks after the folder in which a gateway keeps what must survive (disk.folder in its configuration). The \
-    gateway must not run meanwhile. A gateway does not start on a damaged folder: it would forget promises without a \
+    gateway must not run meanwhile; one that runs tells the same over its admin API (docs/admin.md).\n\n\
+    A dead letter is what was given up: a message that the hub never takes, or one that a device has rejected or let lapse. It \
+    can be replayed; what waits needs no help, the next start goes on with it.\n\n\
+    A gateway does not start on a damaged folder: it would forget promises without a \
     word. What salvage copies is in order and whole; an outcome that could not be read means that its message is sent once \
     more, under the same id.";
 

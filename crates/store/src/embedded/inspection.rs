@@ -1,6 +1,6 @@
 //! A store's folder as an operator reads it while no gateway has it.
 
-use std::{io, path::Path, sync::Arc};
+use std::{fs, io, path::Path, sync::Arc};
 
 use iothub::Identity;
 
@@ -16,6 +16,20 @@ pub struct Inspection {
     files: Arc<dyn Files>,
     recovery: Recovery,
     now: Moment,
+}
+
+/// Whether there is a store in a folder. Changes nothing, and needs nobody's leave.
+///
+/// # Errors
+///
+/// The folder cannot be read.
+pub fn is_store(folder_path: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder_path)? {
+        if entry?.file_name().to_str().is_some_and(log::is_file_of_log) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Reads a folder. Blocks.

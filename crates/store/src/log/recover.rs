@@ -409,12 +409,18 @@ fn look(files: &dyn Files) -> Result<(Vec<u32>, Reach, usize), OpenLogError> {
     }
 }
 
+/// Whether a log has files of this name.
+pub(crate) fn is_file_of_log(name: &str) -> bool {
+    name == mark::NAME || number(name).is_some()
+}
+
+fn number(name: &str) -> Option<u32> {
+    let number = name.strip_suffix(".log")?.parse().ok()?;
+    (segment_name(number) == name).then_some(number)
+}
+
 fn numbers(names: &[String]) -> Vec<u32> {
-    let number = |name: &String| {
-        let number = name.strip_suffix(".log")?.parse().ok()?;
-        (segment_name(number) == *name).then_some(number)
-    };
-    let mut numbers: Vec<_> = names.iter().filter_map(number).collect();
+    let mut numbers: Vec<_> = names.iter().filter_map(|name| number(name)).collect();
     numbers.sort_unstable();
     numbers
 }
