@@ -94,8 +94,8 @@ pub struct Config {
     pub inbox_bytes_in_all: usize,
     /// Direct methods of one device that wait for an answer; 16 by default.
     pub inbox_methods: usize,
-    /// Dead letters of one device that are kept, the newest, for a day and without their payload; 16 by default. None:
-    /// nothing can be looked up.
+    /// Dead letters of one device that are kept of each box, the newest; those of the inbox for a day, and without a disk
+    /// without their payload; 16 by default. None: nothing can be looked up or replayed.
     pub dead_letters: usize,
     /// Idempotency keys of one device or module that are remembered, each for 8 days; 4,096 by default. One more is refused
     /// with `429`. As many receipts of durable writes without a key are kept besides, the newest.
