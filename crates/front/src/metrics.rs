@@ -36,15 +36,13 @@ pub const SLOW_HEADS: &str = "tombolo_front_slow_heads_total";
 /// What waits in the store, by `box`: `outbox`, `inbox`. This and all of the store is measured when somebody asks.
 pub const STORE_WAITING: &str = "tombolo_store_waiting";
 /// Bytes of what waits, by `box`.
-pub const STORE_BYTES: &str = "tombolo_store_bytes";
+pub const STORE_WAITING_BYTES: &str = "tombolo_store_waiting_bytes";
 /// How long ago the oldest came of those that are the next of their device, by `box`; 0 if nothing waits.
 pub const STORE_OLDEST_SECONDS: &str = "tombolo_store_oldest_age_seconds";
 /// Dead letters that are kept, by `box`.
 pub const STORE_DEAD_LETTERS: &str = "tombolo_store_dead_letters";
-/// Bytes of the store's log on its disk.
-pub const STORE_DISK_BYTES: &str = "tombolo_store_disk_bytes";
-/// Bytes that the log may have.
-pub const STORE_DISK_BYTES_AT_MOST: &str = "tombolo_store_disk_bytes_at_most";
+/// Bytes that the store's log may have on its disk.
+pub const STORE_BYTES_AT_MOST: &str = "tombolo_store_bytes_at_most";
 /// How long the last start read the log.
 pub const STORE_RECOVERY_SECONDS: &str = "tombolo_store_recovery_seconds";
 
@@ -118,7 +116,7 @@ impl Metrics {
         let side = side.as_str();
         let age = stock.oldest.map(|oldest| now.saturating_since(oldest));
         gauge!(STORE_WAITING, "box" => side).set(as_f64(stock.waiting));
-        gauge!(STORE_BYTES, "box" => side).set(as_f64(stock.bytes));
+        gauge!(STORE_WAITING_BYTES, "box" => side).set(as_f64(stock.bytes));
         gauge!(STORE_OLDEST_SECONDS, "box" => side).set(age.unwrap_or_default());
         gauge!(STORE_DEAD_LETTERS, "box" => side).set(as_f64(stock.dead_letters));
     }
@@ -126,8 +124,9 @@ impl Metrics {
     /// Says what the store has on its disk.
     #[expect(clippy::unused_self, reason = "measuring goes through one place")]
     pub(crate) fn disk(&self, disk: &Disk) {
-        gauge!(STORE_DISK_BYTES).set(as_f64(disk.bytes));
-        gauge!(STORE_DISK_BYTES_AT_MOST).set(as_f64(disk.bytes_at_most));
+        // The store says it with each record; whoever asks before the first one is answered, too.
+        gauge!(store::metrics::BYTES).set(as_f64(disk.bytes));
+        gauge!(STORE_BYTES_AT_MOST).set(as_f64(disk.bytes_at_most));
         let took = Duration::from_millis(disk.recovery.took_ms);
         gauge!(STORE_RECOVERY_SECONDS).set(took);
     }
@@ -184,7 +183,11 @@ fn describe() {
 
 fn describe_store() {
     describe_gauge!(STORE_WAITING, "What waits in the store, by box");
-    describe_gauge!(STORE_BYTES, Unit::Bytes, "Bytes of what waits, by box");
+    describe_gauge!(
+        STORE_WAITING_BYTES,
+        Unit::Bytes,
+        "Bytes of what waits, by box"
+    );
     describe_gauge!(
         STORE_OLDEST_SECONDS,
         Unit::Seconds,
@@ -192,12 +195,7 @@ fn describe_store() {
     );
     describe_gauge!(STORE_DEAD_LETTERS, "Dead letters that are kept, by box");
     describe_gauge!(
-        STORE_DISK_BYTES,
-        Unit::Bytes,
-        "Bytes of the store's log on its disk"
-    );
-    describe_gauge!(
-        STORE_DISK_BYTES_AT_MOST,
+        STORE_BYTES_AT_MOST,
         Unit::Bytes,
         "Bytes that the store's log may have"
     );
