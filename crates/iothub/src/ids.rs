@@ -3,9 +3,18 @@
 //! Ids are exact: IoT Hub compares them by code unit and never decodes them in client ids, usernames or topics.
 //! They are checked against the id alphabet once, when they are made, so later code cannot meet a bad one.
 
-use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
+use std::{
+    borrow::Borrow,
+    cmp::Ordering,
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasherDefault, Hash, Hasher},
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::limits;
 
@@ -24,36 +33,59 @@ pub struct ModuleId(Arc<str>);
 #[serde(try_from = "String", into = "String")]
 pub struct HubName(Arc<str>);
 
-/// A device, or a module of a device, at a hub. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A device, or a module of a device, at a hub. Cheap to clone, to compare with its clones and to hash.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Identity(Arc<Parts>);
 
-#[derive(PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(PartialEq, Eq)]
 struct Parts {
+    /// First, so that two that differ are told apart by it.
+    digest: u64,
     hub: HubName,
     device: DeviceId,
     module: Option<ModuleId>,
+}
+
+impl Parts {
+    const fn names(&self) -> (&HubName, &DeviceId, Option<&ModuleId>) {
+        (&self.hub, &self.device, self.module.as_ref())
+    }
 }
 
 impl Identity {
     /// A device at a hub.
     #[must_use]
     pub fn device(hub: HubName, device: DeviceId) -> Self {
-        Self(Arc::new(Parts {
-            hub,
-            device,
-            module: None,
-        }))
+        Self::new(hub, device, None)
     }
 
     /// A module of a device at a hub.
     #[must_use]
     pub fn module(hub: HubName, device: DeviceId, module: ModuleId) -> Self {
+        Self::new(hub, device, Some(module))
+    }
+
+    fn new(hub: HubName, device: DeviceId, module: Option<ModuleId>) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(hub.as_str());
+        hash.update([0]);
+        hash.update(device.as_str());
+        hash.update([0]);
+        hash.update(module.as_ref().map_or("", ModuleId::as_str));
+        let [a, b, c, d, e, f, g, h, ..]: [u8; 32] = hash.finalize().into();
         Self(Arc::new(Parts {
+            digest: u64::from_be_bytes([a, b, c, d, e, f, g, h]),
             hub,
             device,
-            module: Some(module),
+            module,
         }))
+    }
+
+    /// The beginning of a SHA-256 of the names: the same on every machine and in every version, and nobody can choose
+    /// names that come together. It is made once, with the identity.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        self.0.digest
     }
 
     /// The hub that knows this identity.
@@ -81,6 +113,49 @@ impl Identity {
             None => self.0.device.to_string(),
             Some(module) => format!("{}/{module}", self.0.device),
         }
+    }
+}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.digest);
+    }
+}
+
+/// By hub, device and module, so that a list reads well.
+impl Ord for Identity {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.names().cmp(&other.0.names())
+    }
+}
+
+impl PartialOrd for Identity {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// A map by identity that takes the digest for a hash.
+pub type IdentityMap<V> = HashMap<Identity, V, BuildHasherDefault<DigestHasher>>;
+
+/// Passes on the digest of an identity.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct DigestHasher(u64);
+
+impl Hasher for DigestHasher {
+    fn write_u64(&mut self, digest: u64) {
+        self.0 = digest;
+    }
+
+    /// Not what it is for, though as right as any hash.
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -263,6 +338,26 @@ mod tests {
             "Hub.Example".parse::<HubName>(),
             "hub.example".parse::<HubName>()
         );
+    }
+
+    #[test]
+    fn the_digest_of_an_identity_never_changes() {
+        let hub = || "contoso.azure-devices.net".parse().unwrap();
+        let device = || "watch-1".parse().unwrap();
+        let of_device = Identity::device(hub(), device());
+        let of_module = Identity::module(hub(), device(), "sensors".parse().unwrap());
+        assert_eq!(of_device.digest(), 0x64a8_3717_4713_9e3f);
+        assert_eq!(of_module.digest(), 0xa5d3_3a83_382b_ab99);
+    }
+
+    #[test]
+    fn identities_are_listed_by_their_names() {
+        let identity = |device: &str| {
+            Identity::device("hub.example".parse().unwrap(), device.parse().unwrap())
+        };
+        let mut listed = ["c", "a", "d", "b"].map(identity);
+        listed.sort();
+        assert_eq!(listed, ["a", "b", "c", "d"].map(identity));
     }
 
     #[test]

@@ -29,7 +29,9 @@ pub mod twin;
 
 pub use bag::{ParseBagError, PropertyBag};
 pub use error::{ErrorCode, HubError};
-pub use ids::{DeviceId, HubName, Identity, InvalidHubName, InvalidId, ModuleId};
+pub use ids::{
+    DeviceId, DigestHasher, HubName, Identity, IdentityMap, InvalidHubName, InvalidId, ModuleId,
+};
 pub use message::{AckRequest, CloudMessage, Properties, SystemProperties, Telemetry};
 pub use method::{InvalidMethodName, MethodName, MethodRequest, MethodResponse};
 pub use timestamp::Timestamp;

@@ -53,8 +53,12 @@ impl Timestamp {
 
 impl From<std::time::SystemTime> for Timestamp {
     fn from(time: std::time::SystemTime) -> Self {
-        let millis = (OffsetDateTime::from(time).unix_timestamp_nanos()).div_euclid(1_000_000);
-        Self(i64::try_from(millis).unwrap_or(i64::MAX))
+        // Without a calendar, for every message is given a time or two.
+        let millis = |span: Duration| i64::try_from(span.as_millis()).unwrap_or(i64::MAX);
+        Self(match time.duration_since(std::time::UNIX_EPOCH) {
+            Ok(after) => millis(after),
+            Err(error) => -millis(error.duration().saturating_add(ALMOST_A_MILLISECOND)),
+        })
     }
 }
 
@@ -103,5 +107,30 @@ impl TryFrom<String> for Timestamp {
 impl From<Timestamp> for String {
     fn from(value: Timestamp) -> Self {
         value.to_string()
+    }
+}
+
+/// What rounds a time before 1970 down, too.
+const ALMOST_A_MILLISECOND: Duration = Duration::from_nanos(999_999);
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+
+    #[test]
+    fn a_time_of_the_system_is_rounded_down_to_the_millisecond() {
+        let nanos = Duration::from_nanos;
+        for (time, millis) in [
+            (UNIX_EPOCH, 0),
+            (UNIX_EPOCH + nanos(999_999), 0),
+            (UNIX_EPOCH + nanos(1_000_000), 1),
+            (UNIX_EPOCH - nanos(1), -1),
+            (UNIX_EPOCH - nanos(1_000_000), -1),
+            (UNIX_EPOCH - nanos(1_000_001), -2),
+        ] {
+            assert_eq!(Timestamp::from(time).unix_millis(), millis, "{time:?}");
+        }
     }
 }

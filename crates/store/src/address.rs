@@ -3,7 +3,6 @@
 use std::{fmt, str::FromStr};
 
 use iothub::{Identity, topic::RequestId};
-use sha2::{Digest as _, Sha256};
 
 /// The unit of ownership: a hash of hub, device and module, one of [`Partition::COUNT`].
 ///
@@ -18,14 +17,9 @@ impl Partition {
     /// The partition that an identity belongs to.
     #[must_use]
     pub fn of(identity: &Identity) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(identity.hub().as_str());
-        hash.update([0]);
-        hash.update(identity.device_id().as_str());
-        hash.update([0]);
-        hash.update(identity.module_id().map_or("", |module| module.as_str()));
-        let digest = hash.finalize();
-        Self(u16::from_be_bytes([digest[0], digest[1]]) % Self::COUNT)
+        // The uppermost bits; maps of identities use others.
+        let [first, second, ..] = identity.digest().to_be_bytes();
+        Self(u16::from_be_bytes([first, second]) % Self::COUNT)
     }
 
     /// The partition with this number, if there is one.

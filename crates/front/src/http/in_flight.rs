@@ -1,14 +1,14 @@
 //! How many requests are being answered, of all devices and of each.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::hash_map::Entry,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use iothub::Identity;
+use iothub::{Identity, IdentityMap};
 use parking_lot::Mutex;
 
 /// Counts requests and refuses those that are too many.
@@ -16,7 +16,7 @@ pub(crate) struct InFlight {
     all: AtomicUsize,
     limit: usize,
     /// Only devices with a request have a place here. Split, so that devices seldom wait for each other.
-    by_device: [Mutex<HashMap<Identity, u32>>; SHARDS],
+    by_device: [Mutex<IdentityMap<u32>>; SHARDS],
     limit_per_device: u32,
 }
 
@@ -75,11 +75,10 @@ impl InFlight {
         })
     }
 
-    fn shard(&self, identity: &Identity) -> &Mutex<HashMap<Identity, u32>> {
-        // Cheap, for the map hashes well: whoever chooses ids that meet here makes them wait for each other at most.
-        let letters = identity.device_id().as_str().bytes();
-        let sum = letters.fold(0_usize, |sum, letter| sum.wrapping_add(letter.into()));
-        &self.by_device[sum % SHARDS]
+    fn shard(&self, identity: &Identity) -> &Mutex<IdentityMap<u32>> {
+        // Bits that the map makes little use of.
+        let [.., number, _, _] = identity.digest().to_be_bytes();
+        &self.by_device[usize::from(number) % SHARDS]
     }
 }
 

@@ -1,14 +1,12 @@
 //! A map by identity, in as many pieces as there are partitions.
 
-use std::collections::HashMap;
-
-use iothub::Identity;
+use iothub::{Identity, IdentityMap};
 use parking_lot::RwLock;
 
 use crate::{Page, Partition};
 
 /// Values by identity. The pieces are the partitions, so that one partition can be listed without looking at others.
-pub(super) struct Partitioned<V>(Box<[RwLock<HashMap<Identity, V>>]>);
+pub(super) struct Partitioned<V>(Box<[RwLock<IdentityMap<V>>]>);
 
 impl<V: Clone> Partitioned<V> {
     pub(super) fn new() -> Self {
@@ -51,7 +49,7 @@ impl<V: Clone> Partitioned<V> {
         let mut piece = piece.write();
         piece.retain(|_, value| is_kept(value));
         if piece.is_empty() {
-            *piece = HashMap::new();
+            *piece = IdentityMap::default();
         }
     }
 
@@ -60,7 +58,7 @@ impl<V: Clone> Partitioned<V> {
         self.piece(partition).read().values().cloned().collect()
     }
 
-    fn piece(&self, partition: Partition) -> &RwLock<HashMap<Identity, V>> {
+    fn piece(&self, partition: Partition) -> &RwLock<IdentityMap<V>> {
         &self.0[usize::from(partition.number())]
     }
 }
