@@ -11,12 +11,12 @@
 //!                                                      |- lanes     (outbox)
 //!                                                      |- mailbox   (inbox)
 //!                                                      |- presence  (signals)
-//!                                                      `- three pulses: submitted, changed, needs
+//!                                                      `- two bells: submitted, needs; a pulse: changed
 //! ```
 //!
 //! A *cell* is all that the engine knows of one device. Lanes, mailbox and presence are plain state machines, each
 //! behind a small mutex of its own that is never held across an await; a *pulse* is a counter that can be waited for,
-//! beaten after each change, so a change between looking and waiting is not missed. Whoever reads holds the cell, so
+//! beaten after each change, so a change between looking and waiting is not missed; a *bell* is one for the session alone. Whoever reads holds the cell, so
 //! the way of a message is: one look-up at `submit`, none after it.
 //!
 //! A *tenure* per partition says who owns its sessions. Every call of `upstream` holds it shared while it changes
@@ -29,6 +29,7 @@
 //! partitions on its way. Tidying also forgets outcomes that are two minutes old, dead letters that are a day old, and cells
 //! that hold nothing and that nobody holds. So probing ids leaves nothing behind.
 
+mod bell;
 mod book;
 mod cell;
 mod counted;

@@ -13,7 +13,12 @@
 //! What is [durable](Survival::Durable), or has a [fingerprint](Submission::fingerprint), leaves a [`Receipt`](crate::Receipt),
 //! which is the record of its idempotency key at the same time.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    future::poll_fn,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use async_trait::async_trait;
 use iothub::{
@@ -147,11 +152,14 @@ pub trait Outbox: Send + Sync {
 /// One device's lanes, as its session reads them. Dropped, it puts back what was taken and not settled.
 #[async_trait]
 pub trait OutboxReader: Send {
-    /// Waits until a lane may have entries that have not been taken. May return though there are none.
+    /// Waits until lanes may have entries that have not been taken, and says which. May be over though there are none. The
+    /// task that asked last is woken.
     ///
     /// A lane that gave as many entries as [`take`](Self::take) asked for counts as full, and does not end the wait,
     /// until one of its entries is settled: so whoever takes as many as it has room for does not spin while it has none.
-    async fn ready(&mut self);
+    ///
+    /// To be polled, for a session waits for many things, and registers with all of them for every message.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<LaneSet>;
 
     /// Takes up to `max` entries of a lane, oldest first. Entries whose deadline is over are settled and not given: with
     /// [`Failure::NoSession`], or with [`Failure::HubTimeout`] if a session has had them.
@@ -173,6 +181,13 @@ pub trait OutboxReader: Send {
     async fn settle(&mut self, id: EntryId, outcome: Outcome) -> Result<(), StoreError>;
 }
 
+impl dyn OutboxReader {
+    /// [`poll_ready`](OutboxReader::poll_ready), for those who wait for nothing else.
+    pub async fn ready(&mut self) -> LaneSet {
+        poll_fn(|cx| self.poll_ready(cx)).await
+    }
+}
+
 /// The lanes of a device, in the order in which they are served: a backlog of one never delays the ones before it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Lane {
@@ -187,6 +202,53 @@ pub enum Lane {
 impl Lane {
     /// All of them, in order.
     pub const ALL: [Self; 3] = [Self::Answers, Self::Twin, Self::Telemetry];
+}
+
+/// Some of the lanes.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LaneSet {
+    answers: bool,
+    twin: bool,
+    telemetry: bool,
+}
+
+impl LaneSet {
+    /// All of them.
+    pub const ALL: Self = Self {
+        answers: true,
+        twin: true,
+        telemetry: true,
+    };
+
+    /// Whether a lane is among them.
+    #[must_use]
+    pub const fn has(self, lane: Lane) -> bool {
+        match lane {
+            Lane::Answers => self.answers,
+            Lane::Twin => self.twin,
+            Lane::Telemetry => self.telemetry,
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl FromIterator<Lane> for LaneSet {
+    fn from_iter<I: IntoIterator<Item = Lane>>(lanes: I) -> Self {
+        let mut set = Self::default();
+        for lane in lanes {
+            match lane {
+                Lane::Answers => set.answers = true,
+                Lane::Twin => set.twin = true,
+                Lane::Telemetry => set.telemetry = true,
+            }
+        }
+        set
+    }
 }
 
 /// What a submitter names a submission, so that submitting again does nothing twice. Random, or derived from an

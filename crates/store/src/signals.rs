@@ -4,7 +4,11 @@
 //!   nodes makes of it a time-bound message that it renews; nobody else has to think of that.
 //! - **Status**, from upstream: what the session is doing.
 
-use std::time::Instant;
+use std::{
+    future::poll_fn,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use async_trait::async_trait;
 use iothub::{Identity, Timestamp};
@@ -91,13 +95,22 @@ pub trait Watch: Send {
 }
 
 /// A device's needs, as its session follows them.
-#[async_trait]
 pub trait NeedsWatch: Send {
-    /// Returns when the needs may have changed since the last call, or since the last look at them.
-    async fn changed(&mut self);
+    /// Waits until the needs may have changed since the last time, or since the last look at them. The task that asked
+    /// last is woken.
+    ///
+    /// To be polled, for a session waits for many things, and registers with all of them for every message.
+    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
     /// What is needed at this moment, and since when what is not needed has not been.
     fn current(&mut self) -> NeedsNow;
+}
+
+impl dyn NeedsWatch {
+    /// [`poll_changed`](NeedsWatch::poll_changed), for those who wait for nothing else.
+    pub async fn changed(&mut self) {
+        poll_fn(|cx| self.poll_changed(cx)).await;
+    }
 }
 
 /// What a request needs of a session.

@@ -9,6 +9,7 @@ mod keys;
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -212,7 +213,7 @@ impl SessionCredential {
     }
 
     /// The hub has refused the last login. True if that is no answer yet: the gateway has something else to show, and
-    /// [`SessionCredential::freshened`] says so.
+    /// [`SessionCredential::poll_freshened`] says so.
     pub(crate) fn refused(&mut self, now: Instant) -> bool {
         match self {
             Self::Delegated(signer) => signer.refused(),
@@ -238,12 +239,12 @@ impl SessionCredential {
         }
     }
 
-    /// Returns when there may be a credential to try that was not there before.
-    pub(crate) async fn freshened(&self) {
+    /// Waits until there may be a credential to try that was not there before.
+    pub(crate) fn poll_freshened(&self, cx: &Context<'_>) -> Poll<()> {
         match self {
-            Self::Delegated(signer) => signer.freshened().await,
-            Self::PassThrough(attendance) => attendance.fresh().await,
-            Self::None => std::future::pending().await,
+            Self::Delegated(signer) => signer.poll_freshened(cx),
+            Self::PassThrough(attendance) => attendance.poll_fresh(cx),
+            Self::None => Poll::Pending,
         }
     }
 

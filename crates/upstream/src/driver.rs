@@ -48,18 +48,20 @@ mod wishes;
 
 use std::{
     future::poll_fn,
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use iothub::Identity;
 use session::{Event, LossReason, Receipt, Session, Subscriptions};
 use store::{
-    ArrivalId, Conclusion, ConnectionEpoch, DeviceRecord, Done, Failure, Need, NeedsNow,
+    ArrivalId, Conclusion, ConnectionEpoch, DeviceRecord, Done, Failure, LaneSet, Need, NeedsNow,
     NeedsWatch, Partition, StoreError,
 };
 use tokio::select;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::{
     alarm::Alarm,
@@ -134,7 +136,7 @@ struct Driver {
     place: Arc<Place>,
     record: DeviceRecord,
     /// Cancelled when the node stops, or another node has taken the device.
-    ended: CancellationToken,
+    ended: Ended,
     desk: Desk,
     lanes: Lanes,
     needs: Box<dyn NeedsWatch>,
@@ -167,6 +169,29 @@ struct Driver {
     read_at: Instant,
     /// When to look at needs and outbox though nothing has woken the driver.
     look_at: Instant,
+}
+
+/// Whether the driver has to end. It keeps its place in the list of those who wait for that.
+struct Ended {
+    token: CancellationToken,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Ended {
+    fn of(token: CancellationToken) -> Self {
+        Self {
+            cancelled: Box::pin(token.clone().cancelled_owned()),
+            token,
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.cancelled.as_mut().poll(cx)
+    }
 }
 
 /// When tokens end.
@@ -209,7 +234,7 @@ enum Happened {
     Link(LinkEvent),
     Needs,
     FreshToken,
-    Outbox,
+    Outbox(LaneSet),
     Settlement(Option<Receipt>),
     Time,
 }
@@ -223,7 +248,7 @@ impl Driver {
     ) -> Result<Box<Self>, StoreError> {
         let record = node.store.registry.device(&identity).await?;
         let record = record.unwrap_or_else(|| node.unlisted_device(identity.clone()));
-        let ended = lease.ended().clone();
+        let ended = Ended::of(lease.ended().clone());
         let desk = Desk::new(node.store.clone(), identity.clone(), lease);
         let mut needs = desk.attend().await?;
         let lanes = desk.open_lanes().await?;
@@ -280,7 +305,7 @@ impl Driver {
         Box::pin(self.drain()).await?;
         while self.phase != Phase::Closed {
             self.alarm.set(self.deadline(now()));
-            let happened = self.happens().await;
+            let happened = poll_fn(|cx| self.poll_happened(cx)).await;
             Box::pin(self.handle(happened)).await?;
         }
         Box::pin(self.end()).await
@@ -291,37 +316,39 @@ impl Driver {
     /// What there is most of is asked first, so that the rest is not asked each time. None of the first three can keep the
     /// others from their turn for long: the session's windows bound the outbox, and what comes from the hub unasked is
     /// little. Only a lost lease must not wait, whatever the hub sends.
-    async fn happens(&mut self) -> Happened {
-        if self.phase != Phase::Stopping && self.ended.is_cancelled() {
-            return Happened::Stop;
+    fn poll_happened(&mut self, cx: &mut Context<'_>) -> Poll<Happened> {
+        let is_stopping = self.phase == Phase::Stopping;
+        if !is_stopping && self.ended.is_cancelled() {
+            return Poll::Ready(Happened::Stop);
         }
-        let may_take = self.may_take();
-        let Self {
-            lanes,
-            link,
-            session,
-            needs,
-            credential,
-            held,
-            alarm,
-            ended,
-            place,
-            phase,
-            ..
-        } = self;
-        select! {
-            biased;
-            () = lanes.ready(), if may_take => Happened::Outbox,
-            () = alarm.rings() => Happened::Time,
-            event = poll_fn(|cx| link.poll(cx, |bytes| session.handle_input(bytes, now()))) => {
-                Happened::Link(event)
-            }
-            receipt = poll_fn(|cx| held.poll_settlement(cx)) => Happened::Settlement(receipt),
-            () = needs.changed() => Happened::Needs,
-            () = ended.cancelled(), if *phase != Phase::Stopping => Happened::Stop,
-            () = place.asked_for() => Happened::PlaceAskedFor,
-            () = credential.freshened() => Happened::FreshToken,
+        if self.may_take()
+            && let Poll::Ready(lanes) = self.lanes.poll_ready(cx)
+        {
+            return Poll::Ready(Happened::Outbox(lanes));
         }
+        if self.alarm.poll_rings(cx).is_ready() {
+            return Poll::Ready(Happened::Time);
+        }
+        let session = &mut self.session;
+        let input = |bytes: &[u8]| session.handle_input(bytes, now());
+        if let Poll::Ready(event) = self.link.poll(cx, input) {
+            return Poll::Ready(Happened::Link(event));
+        }
+        if let Poll::Ready(receipt) = self.held.poll_settlement(cx) {
+            return Poll::Ready(Happened::Settlement(receipt));
+        }
+        if self.needs.poll_changed(cx).is_ready() {
+            return Poll::Ready(Happened::Needs);
+        }
+        if !is_stopping && self.ended.poll_cancelled(cx).is_ready() {
+            return Poll::Ready(Happened::Stop);
+        }
+        if self.place.poll_asked_for(cx).is_ready() {
+            return Poll::Ready(Happened::PlaceAskedFor);
+        }
+        self.credential
+            .poll_freshened(cx)
+            .map(|()| Happened::FreshToken)
     }
 
     async fn handle(&mut self, happened: Happened) -> Result<(), StoreError> {
@@ -342,13 +369,13 @@ impl Driver {
                 // A renewal that was postponed has become due.
                 self.session.handle_timeout(now);
             }
-            Happened::Outbox => {
+            Happened::Outbox(lanes) => {
                 if self.session.epoch().is_none() {
                     // If an attempt begins because of it, the work waits for that.
                     self.session.hurry(now());
                     self.drain().await?;
                 }
-                self.take_work().await?;
+                self.take_work(lanes).await?;
             }
             Happened::Settlement(receipt) => self.on_settlement(receipt),
             Happened::Time => self.on_time().await?,
@@ -356,7 +383,7 @@ impl Driver {
         let now = now();
         if self.has_lingered(now) && self.may_take() {
             // What has come in and was not looked at yet keeps the session.
-            self.take_work().await?;
+            self.take_work(LaneSet::ALL).await?;
         }
         self.on_changed_wishes(now);
         self.place.set_idle_since(self.idle_since());

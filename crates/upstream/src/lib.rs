@@ -34,6 +34,7 @@ mod leases;
 mod manager;
 pub mod metrics;
 mod node;
+mod nudge;
 mod pace;
 mod place;
 mod probe;

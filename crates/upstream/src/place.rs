@@ -2,16 +2,20 @@
 //!
 //! When all places are taken and another device waits, the session that has been idle for longest makes room.
 
-use std::time::Instant;
+use std::{
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+
+use crate::nudge::Nudge;
 
 /// What the manager and one session tell each other.
 #[derive(Default)]
 pub(crate) struct Place {
     idle_since: Mutex<Option<Instant>>,
-    is_wanted: Notify,
+    is_wanted: Nudge,
 }
 
 impl Place {
@@ -27,11 +31,11 @@ impl Place {
 
     /// From the manager: another device waits for the place. A session that is needed by now keeps it.
     pub(crate) fn ask_for(&self) {
-        self.is_wanted.notify_one();
+        self.is_wanted.give();
     }
 
-    /// Returns when another device waits for the place.
-    pub(crate) async fn asked_for(&self) {
-        self.is_wanted.notified().await;
+    /// Waits until another device waits for the place.
+    pub(crate) fn poll_asked_for(&self, cx: &Context<'_>) -> Poll<()> {
+        self.is_wanted.poll_taken(cx)
     }
 }

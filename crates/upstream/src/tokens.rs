@@ -25,13 +25,14 @@ mod shelf;
 use std::{
     collections::HashMap,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use iothub::{Identity, Timestamp};
 use parking_lot::Mutex;
 use secrecy::SecretString;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 pub(crate) use self::fingerprint::Secret;
 use self::{
@@ -39,6 +40,7 @@ use self::{
     remembered::Remembered,
     shelf::{Candidate, Shelf},
 };
+use crate::nudge::Nudge;
 
 /// A device's own token, as far as the gateway can check it.
 pub(crate) struct DeviceToken {
@@ -115,7 +117,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Attendance {
     tokens: Arc<Tokens>,
     identity: Identity,
-    fresh: Arc<Notify>,
+    fresh: Arc<Nudge>,
     /// What the attempt under way is made with.
     attempt: Option<Arc<DeviceToken>>,
 }
@@ -285,7 +287,7 @@ impl Attendance {
         }
     }
 
-    /// The hub has refused the attempt's token. If there is another, [`Attendance::fresh`] says so.
+    /// The hub has refused the attempt's token. If there is another, [`Attendance::poll_fresh`] says so.
     pub(crate) fn refused(&mut self, now: Instant) {
         if let Some(token) = self.attempt.take() {
             let mut state = self.tokens.state.lock();
@@ -311,9 +313,9 @@ impl Attendance {
         }
     }
 
-    /// Returns when there may be a token to try that was not there before.
-    pub(crate) async fn fresh(&self) {
-        self.fresh.notified().await;
+    /// Waits until there may be a token to try that was not there before.
+    pub(crate) fn poll_fresh(&self, cx: &Context<'_>) -> Poll<()> {
+        self.fresh.poll_taken(cx)
     }
 
     /// Whether the hub has taken any token of the device.

@@ -1,6 +1,10 @@
 //! A store whose replies get lost, come late, and that wakes for nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use fastrand::Rng;
@@ -10,11 +14,11 @@ use parking_lot::Mutex;
 use crate::{
     Answer, AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, DeadLetter,
     DeliveryLease, Demand, Desired, DeviceRecord, EntryId, Fingerprint, Inbox, InboxView, KeyError,
-    KeyId, KeyState, Lane, Leases, LockToken, MethodRequestId, Needs, NeedsNow, NeedsWatch, NodeId,
-    Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page, Partition, PersistError,
-    PutTokenError, Receipt, Registry, ReplayError, SessionLease, SettleError, Settlement, Signals,
-    Status, Stock, Store, StoreError, Submission, SubmissionId, SubmitError, Ticket, TokenHash,
-    TokenId, TokenRecord, Watch, Work,
+    KeyId, KeyState, Lane, LaneSet, Leases, LockToken, MethodRequestId, Needs, NeedsNow,
+    NeedsWatch, NodeId, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page,
+    Partition, PersistError, PutTokenError, Receipt, Registry, ReplayError, SessionLease,
+    SettleError, Settlement, Signals, Status, Stock, Store, StoreError, Submission, SubmissionId,
+    SubmitError, Ticket, TokenHash, TokenId, TokenRecord, Watch, Work,
 };
 
 /// Wraps a store. From its seed it decides, call by call:
@@ -195,8 +199,11 @@ struct FaultyReader {
 
 #[async_trait]
 impl OutboxReader for FaultyReader {
-    async fn ready(&mut self) {
-        self.faults.wait(self.reader.ready()).await;
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<LaneSet> {
+        if self.faults.is_now(WOKEN_IN) {
+            return Poll::Ready(LaneSet::ALL);
+        }
+        self.reader.poll_ready(cx)
     }
 
     async fn take(&mut self, lane: Lane, max: usize) -> Result<Vec<OutboxEntry>, StoreError> {
@@ -526,10 +533,12 @@ struct FaultyNeeds {
     faults: Faults,
 }
 
-#[async_trait]
 impl NeedsWatch for FaultyNeeds {
-    async fn changed(&mut self) {
-        self.faults.wait(self.needs.changed()).await;
+    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.faults.is_now(WOKEN_IN) {
+            return Poll::Ready(());
+        }
+        self.needs.poll_changed(cx)
     }
 
     fn current(&mut self) -> NeedsNow {

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use super::{
     Engine, Moment,
+    bell::Bell,
     lanes::Lanes,
     mailbox::{Mailbox, Owner},
     presence::Presence,
@@ -22,12 +23,12 @@ pub(super) struct Cell {
     pub(super) presence: Mutex<Presence>,
     pub(super) lanes: Mutex<Lanes>,
     pub(super) mailbox: Mutex<Mailbox>,
-    /// Beats when an empty lane has got an entry, and when the lanes have another reader.
-    pub(super) submitted: Pulse,
+    /// Rings when an empty lane has got an entry, and when the lanes have another reader.
+    pub(super) submitted: Bell,
     /// Beats when the inbox or the status changes.
     pub(super) changed: Pulse,
-    /// Beats when the needs change.
-    pub(super) needs: Pulse,
+    /// Rings when the needs change.
+    pub(super) needs: Bell,
 }
 
 impl Cell {
@@ -38,9 +39,9 @@ impl Cell {
             presence: Mutex::new(Presence::new()),
             lanes: Mutex::new(Lanes::new()),
             mailbox: Mutex::new(Mailbox::new(first_sequence)),
-            submitted: Pulse::default(),
+            submitted: Bell::default(),
             changed: Pulse::default(),
-            needs: Pulse::default(),
+            needs: Bell::default(),
         }
     }
 

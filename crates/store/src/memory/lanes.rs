@@ -20,8 +20,8 @@ use super::{
     waiters::{Waiters, resolved},
 };
 use crate::{
-    Done, EntryId, Failure, Fingerprint, Lane, OutboxEntry, Outcome, Receipt, ReceiptState, Stock,
-    SubmissionId, Survival, Ticket, Work,
+    Done, EntryId, Failure, Fingerprint, Lane, LaneSet, OutboxEntry, Outcome, Receipt,
+    ReceiptState, Stock, SubmissionId, Survival, Ticket, Work,
 };
 
 /// The three lanes of a device, and what is remembered of what was in them.
@@ -551,10 +551,11 @@ impl Lanes {
         self.reader == Some(reader)
     }
 
-    /// Whether there is something to take for a reader that has room.
-    pub(super) fn is_ready(&self) -> bool {
-        let mut lanes = self.lanes.iter();
-        lanes.any(|lane| !lane.is_reader_full && lane.has_waiting())
+    /// Where there is something to take for a reader that has room.
+    pub(super) fn ready(&self) -> LaneSet {
+        let lanes = self.lanes.iter().zip(Lane::ALL);
+        let ready = lanes.filter(|(lane, _)| !lane.is_reader_full && lane.has_waiting());
+        ready.map(|(_, lane)| lane).collect()
     }
 
     pub(super) fn has_waiting(&self) -> bool {

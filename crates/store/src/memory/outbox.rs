@@ -1,6 +1,9 @@
 //! The outbox of all devices: bounds, wake-ups, readers.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll},
+};
 
 use async_trait::async_trait;
 use iothub::Identity;
@@ -14,8 +17,8 @@ use super::{
     partitioned::page_of,
 };
 use crate::{
-    EntryId, Failure, Lane, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page,
-    Partition, PersistError, ReplayError, SessionLease, Stock, StoreError, Submission,
+    EntryId, Failure, Lane, LaneSet, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome,
+    Page, Partition, PersistError, ReplayError, SessionLease, Stock, StoreError, Submission,
     SubmissionId, SubmitError, Survival, Ticket, Work,
 };
 
@@ -44,7 +47,7 @@ impl Outbox for Memory {
         };
         let (ticket, was_empty) = engine.put(&cell, fresh, now)?;
         if was_empty {
-            cell.submitted.beat();
+            cell.submitted.ring();
         }
         engine.want(&cell, now.instant);
         Ok(ticket)
@@ -79,7 +82,7 @@ impl Outbox for Memory {
         let id = cell.lanes.lock().open();
         drop(standing);
         // The older reader may wait; it is to learn that it is out.
-        cell.submitted.beat();
+        cell.submitted.ring();
         Ok(Box::new(Reader {
             engine: Arc::clone(engine),
             cell,
@@ -242,17 +245,19 @@ struct Reader {
 
 #[async_trait]
 impl OutboxReader for Reader {
-    async fn ready(&mut self) {
-        loop {
-            let seen = self.cell.submitted.count();
-            {
-                let lanes = self.cell.lanes.lock();
-                // A reader that is out is to learn it from `take`.
-                if lanes.is_ready() || !lanes.is_open_for(self.id) {
-                    return;
-                }
-            }
-            self.cell.submitted.after(seen).await;
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<LaneSet> {
+        self.cell.submitted.listen(cx);
+        let lanes = self.cell.lanes.lock();
+        // A reader that is out is to learn it from `take`.
+        let ready = if lanes.is_open_for(self.id) {
+            lanes.ready()
+        } else {
+            LaneSet::ALL
+        };
+        if ready.is_empty() {
+            Poll::Pending
+        } else {
+            Poll::Ready(ready)
         }
     }
 
@@ -285,7 +290,7 @@ impl OutboxReader for Reader {
         })?;
         match settled {
             Settled::Nothing => {}
-            Settled::PutBack => self.cell.submitted.beat(),
+            Settled::PutBack => self.cell.submitted.ring(),
             Settled::Gone(entry) => {
                 self.engine
                     .outbox_bytes

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
     time::Instant,
 };
 
@@ -99,12 +100,12 @@ impl Signals for Memory {
         self.0.tidy_some(now);
         let cell = self.0.cell_or_new(identity);
         cell.presence.lock().begin(needs);
-        cell.needs.beat();
+        cell.needs.ring();
         self.0.want(&cell, now.instant);
         let clock = Arc::clone(&self.0.clock);
         Ok(Demand::new(move || {
             cell.presence.lock().end(needs, clock.instant());
-            cell.needs.beat();
+            cell.needs.ring();
         }))
     }
 
@@ -199,14 +200,15 @@ struct Attendant {
     seen: Option<u64>,
 }
 
-#[async_trait]
 impl NeedsWatch for Attendant {
-    async fn changed(&mut self) {
+    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let needs = &self.cell.needs;
         let count = match self.seen {
-            None => self.cell.needs.count(),
-            Some(seen) => self.cell.needs.after(seen).await,
+            None => needs.count(),
+            Some(seen) => ready!(needs.poll_after(seen, cx)),
         };
         self.seen = Some(count);
+        Poll::Ready(())
     }
 
     fn current(&mut self) -> NeedsNow {

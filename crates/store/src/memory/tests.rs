@@ -7,10 +7,11 @@ use iothub::{DeviceId, MethodName, MethodRequest, Telemetry};
 
 use super::*;
 use crate::{
-    Arrival, ArrivalId, ConnectionEpoch, DeadLetter, Failure, Inbox as _, Lane, Leases as _,
-    LockToken, MethodRequestId, Needs, NodeId, Outbox as _, OutboxReader, PutTokenError, Scope,
-    Scopes, Settlement, Signals as _, StoreError, Submission, SubmissionId, SubmitError, Survival,
-    TokenHash, TokenId, TokenOrigin, TokenRecord, Work, conformance::ManualClock,
+    Arrival, ArrivalId, ConnectionEpoch, DeadLetter, Failure, Inbox as _, Lane, LaneSet,
+    Leases as _, LockToken, MethodRequestId, Needs, NodeId, Outbox as _, OutboxReader,
+    PutTokenError, Scope, Scopes, Settlement, Signals as _, StoreError, Submission, SubmissionId,
+    SubmitError, Survival, TokenHash, TokenId, TokenOrigin, TokenRecord, Work,
+    conformance::ManualClock,
 };
 
 #[tokio::test]
@@ -173,7 +174,10 @@ async fn a_lane_whose_reader_is_full_does_not_end_its_wait() {
     assert_eq!(reader.ready().now_or_never(), None);
     let outcome = Err(Failure::HubUnavailable);
     reader.settle(taken[0].id, outcome).await.unwrap();
-    assert_eq!(reader.ready().now_or_never(), Some(()));
+    assert_eq!(
+        reader.ready().now_or_never(),
+        Some(LaneSet::from_iter([Lane::Telemetry]))
+    );
     reader.take(Lane::Telemetry, 9).await.unwrap();
     assert_eq!(reader.ready().now_or_never(), None);
 }
@@ -184,10 +188,10 @@ async fn a_waiting_reader_that_is_out_is_woken() {
     let (memory, _) = memory(Config::default());
     let device = identity("dev1");
     let mut older = open_lanes(&memory, &device).await;
-    let mut ready = older.ready();
+    let mut ready = Box::pin(older.ready());
     assert_eq!((&mut ready).now_or_never(), None);
     let _newer = open_lanes(&memory, &device).await;
-    assert_eq!(ready.now_or_never(), Some(()));
+    assert_eq!(ready.now_or_never(), Some(LaneSet::ALL));
 }
 
 #[tokio::test]

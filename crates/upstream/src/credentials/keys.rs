@@ -18,6 +18,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -26,9 +27,8 @@ use iothub::{
     sas::{self, Key},
 };
 use secrecy::ExposeSecret as _;
-use tokio::sync::Notify;
 
-use crate::config::KeySource;
+use crate::{config::KeySource, nudge::Nudge};
 
 /// A device's keys, as the hub has them.
 pub(crate) struct Keys {
@@ -55,7 +55,7 @@ pub(crate) struct Signer {
     /// Whether the hub has just refused the other key.
     is_second: bool,
     /// Told when the other key is to be tried at once.
-    fresh: Notify,
+    fresh: Nudge,
 }
 
 impl Keys {
@@ -102,7 +102,7 @@ impl Signer {
             keys,
             lifetime,
             is_second: false,
-            fresh: Notify::new(),
+            fresh: Nudge::default(),
         }
     }
 
@@ -137,16 +137,16 @@ impl Signer {
                 "refused; the other key is tried"
             );
             self.which = self.which.other();
-            self.fresh.notify_one();
+            self.fresh.give();
         } else {
             self.which = self.keys.preferred();
         }
         self.is_second
     }
 
-    /// Returns when the other key is to be tried at once.
-    pub(super) async fn freshened(&self) {
-        self.fresh.notified().await;
+    /// Waits until the other key is to be tried at once.
+    pub(super) fn poll_freshened(&self, cx: &Context<'_>) -> Poll<()> {
+        self.fresh.poll_taken(cx)
     }
 }
 

@@ -1,6 +1,9 @@
 //! A timer that is set often and rings rarely.
 
-use std::pin::Pin;
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use tokio::time::{Instant, Sleep};
 
@@ -24,7 +27,7 @@ impl Alarm {
     }
 
     /// Waits until it rings.
-    pub(super) async fn rings(&mut self) {
-        self.0.as_mut().await;
+    pub(super) fn poll_rings(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().poll(cx)
     }
 }

@@ -1,10 +1,13 @@
 //! The store as one device's session sees it.
 
-use std::time::Duration;
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use iothub::Identity;
 use store::{
-    AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, Desired, EntryId, Lane,
+    AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, Desired, EntryId, Lane, LaneSet,
     NeedsWatch, OutboxEntry, OutboxReader, Outcome, Settlement, Status, Store, StoreError, Ticket,
 };
 
@@ -120,9 +123,9 @@ impl Desk {
 }
 
 impl Lanes {
-    /// Waits until entries may be there.
-    pub(super) async fn ready(&mut self) {
-        self.0.ready().await;
+    /// Waits until entries may be there, and says in which lanes.
+    pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<LaneSet> {
+        self.0.poll_ready(cx)
     }
 
     pub(super) async fn take(

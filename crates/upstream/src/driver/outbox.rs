@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use session::{NotTaken, WorkId};
-use store::{Done, Failure, Lane, OutboxEntry, StoreError, Survival, Work};
+use store::{Done, Failure, Lane, LaneSet, OutboxEntry, StoreError, Survival, Work};
 
 use super::{
     Driver, LOOK_AGAIN,
@@ -12,12 +12,12 @@ use super::{
 use crate::node::{now, wall_now};
 
 impl Driver {
-    /// Takes as much work as the session has room for.
-    pub(super) async fn take_work(&mut self) -> Result<(), StoreError> {
+    /// Takes as much work of these lanes as the session has room for.
+    pub(super) async fn take_work(&mut self, lanes: LaneSet) -> Result<(), StoreError> {
         let now = now();
         self.look_at = now + LOOK_AGAIN;
         let mut is_any = false;
-        for lane in Lane::ALL {
+        for lane in Lane::ALL.into_iter().filter(|lane| lanes.has(*lane)) {
             is_any |= self.take_from(lane, now).await?;
         }
         if is_any {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use session::Subscriptions;
-use store::{Failure, Lane, Need, StoreError};
+use store::{Failure, Lane, LaneSet, Need, StoreError};
 
 use super::{
     Driver, LOOK_AGAIN, Outlook, Phase,
@@ -35,7 +35,7 @@ impl Driver {
                 self.session.hurry(now);
             }
             if self.may_take() {
-                self.take_work().await?;
+                self.take_work(LaneSet::ALL).await?;
             }
         }
         Ok(())

@@ -7,9 +7,10 @@ use std::{
 };
 
 use iothub::Timestamp;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::{Answer, DeviceToken, Fingerprint, Word};
+use crate::nudge::Nudge;
 
 /// The tokens that a device's session may use.
 pub(super) struct Shelf {
@@ -26,7 +27,7 @@ pub(super) struct Shelf {
     /// When a token was last placed.
     used_at: Instant,
     /// Told when there is a token to try.
-    pub(super) fresh: Arc<Notify>,
+    pub(super) fresh: Arc<Nudge>,
 }
 
 /// A token that waits for its CONNECT, as long as somebody wants to know.
@@ -54,14 +55,14 @@ impl Shelf {
         let ends_last = self.accepted_tokens().map(|token| token.expires_at).max();
         if ends_last.is_none_or(|end| end < token.expires_at) {
             self.other = Some(token);
-            self.fresh.notify_one();
+            self.fresh.give();
         }
     }
 
     /// Lets a token wait for its CONNECT.
     pub(super) fn queue(&mut self, candidate: Candidate) {
         self.candidates.push_back(candidate);
-        self.fresh.notify_one();
+        self.fresh.give();
     }
 
     /// What to open the session with, and whether the hub has taken it before.
@@ -117,7 +118,7 @@ impl Shelf {
         }
         self.candidates = others;
         if self.has_accepted() || !self.candidates.is_empty() {
-            self.fresh.notify_one();
+            self.fresh.give();
         }
     }
 

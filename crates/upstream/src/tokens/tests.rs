@@ -1,3 +1,5 @@
+use std::future::poll_fn;
+
 use super::*;
 
 struct Device {
@@ -324,14 +326,14 @@ async fn a_session_hears_of_tokens_that_it_could_try() {
     let mut session = device.attend();
     let first = device.ask("first", 60);
     let _word = device.connect_way(&first);
-    session.fresh().await;
+    poll_fn(|cx| session.poll_fresh(cx)).await;
     device.login(&mut session);
     session.accepted(device.now);
     device.conclude(&first, Answer::Accepted);
     device.conclude(&device.ask("second", 120), Answer::Accepted);
-    session.fresh().await;
+    poll_fn(|cx| session.poll_fresh(cx)).await;
     device.renewal(&mut session);
     session.refused(device.now);
     // The first one is still there.
-    session.fresh().await;
+    poll_fn(|cx| session.poll_fresh(cx)).await;
 }

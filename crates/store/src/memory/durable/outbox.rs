@@ -138,7 +138,7 @@ impl Engine {
                 }
                 drop(lanes);
                 if was_hidden {
-                    cell.submitted.beat();
+                    cell.submitted.ring();
                     self.want(cell, self.clock.instant());
                 }
             }
