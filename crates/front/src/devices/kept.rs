@@ -100,9 +100,13 @@ impl Devices {
             return self.outcome(entry, until).await.map(Reached::Hub);
         };
         match self.wait(&mut entry.ticket, until).await {
-            Ok(Some(outcome)) => self.settled(entry.submission, outcome, again).await,
+            Ok(Some(Ok(done))) => Ok(Reached::Hub(done)),
+            // Boxed, for it is seldom, and every request would have room for it.
+            Ok(Some(Err(failure))) => {
+                Box::pin(self.settled(entry.submission, Err(failure), again)).await
+            }
             // The time is over, or the gateway stops, which does no harm to what is stored.
-            Ok(None) | Err(_) => self.keep(entry, again).await,
+            Ok(None) | Err(_) => Box::pin(self.keep(entry, again)).await,
         }
     }
 
