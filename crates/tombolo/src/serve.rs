@@ -47,8 +47,9 @@ pub(crate) async fn run(config: Config) -> Result<()> {
         .context("admin.token_file: there is no token for the admin API")?;
     let mut reload = signal(SignalKind::hangup()).context("could not catch SIGHUP")?;
     let (store, keeper) = gateway::open_store(config.store.clone(), config.disk.clone()).await?;
-    let gateway = Gateway::start(config, store, keeper.report(), admin_token, LISTENERS).await?;
+    // From the first request on it stops in order; reading a large store may be cut off.
     let mut signals = StopSignals::catch()?;
+    let gateway = Gateway::start(config, store, keeper.report(), admin_token, LISTENERS).await?;
     loop {
         tokio::select! {
             () = signals.asked() => break,
