@@ -2,7 +2,9 @@
 #![cfg(feature = "emulator")]
 #![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
+mod admin_lines;
 mod custody;
+mod damage;
 mod dev;
 mod emulator;
 mod limits;
@@ -10,5 +12,6 @@ mod lines;
 mod program;
 mod provisioning;
 mod serve;
+mod served;
 mod store;
 mod token;
