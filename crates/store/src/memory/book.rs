@@ -205,9 +205,13 @@ impl Book {
         if was_keyed.is_some() {
             other_order.retain(|(_, other)| *other != name);
         }
-        // Nearly always the end: what was written again comes late after a restart.
-        let at = order.partition_point(|(other, _)| *other <= end);
-        order.insert(at, (end, name));
+        if order.back().is_none_or(|(last, _)| *last <= end) {
+            order.push_back((end, name));
+        } else {
+            // What was written again comes late after a restart.
+            let at = order.partition_point(|(other, _)| *other <= end);
+            order.insert(at, (end, name));
+        }
     }
 
     /// Notes what became of a submission that has a record.

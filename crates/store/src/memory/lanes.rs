@@ -226,9 +226,13 @@ impl Lanes {
         }
         let lane = self.lane(entry.lane);
         let was_empty = !lane.has_waiting();
-        // Nearly always the end: what was written again comes late after a restart.
-        let at = lane.entries.partition_point(|other| other.id < id);
-        lane.entries.insert(at, entry);
+        if lane.entries.back().is_none_or(|last| last.id < id) {
+            lane.entries.push_back(entry);
+        } else {
+            // What was written again comes late after a restart.
+            let at = lane.entries.partition_point(|other| other.id < id);
+            lane.entries.insert(at, entry);
+        }
         was_empty
     }
 
@@ -400,9 +404,8 @@ impl Lanes {
             return (None, false);
         }
         let (lane, id) = (entry.lane, entry.id);
-        let entries = &mut self.lane(lane).entries;
-        let at = entries.binary_search_by_key(&id, |entry| entry.id);
-        let Some(entry) = at.ok().and_then(|at| entries.remove(at)) else {
+        let entries = self.lane(lane);
+        let Some(entry) = entries.find(id).and_then(|at| entries.entries.remove(at)) else {
             return (None, false);
         };
         self.forget(&entry, &outcome, 0, now);
@@ -680,6 +683,16 @@ impl Entries {
     }
 
     fn find(&self, id: EntryId) -> Option<usize> {
+        let first = self.entries.front()?.id;
+        // Ids grow by one at least, and nearly always by one.
+        let farthest = usize::try_from(id.0.checked_sub(first.0)?).ok()?;
+        if self
+            .entries
+            .get(farthest)
+            .is_some_and(|entry| entry.id == id)
+        {
+            return Some(farthest);
+        }
         self.entries
             .binary_search_by_key(&id, |entry| entry.id)
             .ok()
