@@ -15,27 +15,28 @@ const DEVICES: [&str; 3] = ["dev1", "dev2", "dev3"];
 
 #[tokio::test]
 async fn a_power_cut_loses_nothing_that_was_promised_1() {
-    cut_everywhere(1).await;
+    eprintln!("{}", cut_everywhere(1).await);
 }
 
 #[tokio::test]
 async fn a_power_cut_loses_nothing_that_was_promised_2() {
-    cut_everywhere(2).await;
+    eprintln!("{}", cut_everywhere(2).await);
 }
 
 #[tokio::test]
 async fn a_power_cut_loses_nothing_that_was_promised_3() {
-    cut_everywhere(3).await;
+    eprintln!("{}", cut_everywhere(3).await);
 }
 
 #[tokio::test]
 async fn a_power_cut_loses_nothing_that_was_promised_4() {
-    cut_everywhere(4).await;
+    eprintln!("{}", cut_everywhere(4).await);
 }
 
-/// A quarter of the images: 2,000 in all, 40,000 in the long form.
-async fn cut_everywhere(first_seed: u64) {
+/// A quarter of the images: 2,000 in all, 40,000 in the long form. Says how many were judged.
+async fn cut_everywhere(first_seed: u64) -> String {
     let (runs, images_wanted) = if is_long() { (5, 2000) } else { (1, 500) };
+    let (mut images, mut survivors) = (0, 0);
     for seed in (first_seed..).step_by(4).take(runs) {
         let disk = Disk::default();
         let history = workload(&disk, seed).await;
@@ -54,6 +55,8 @@ async fn cut_everywhere(first_seed: u64) {
             let rig = Rig::try_open(&image, small_segments());
             let rig = rig.unwrap_or_else(|error| panic!("seed {seed}, cut {at}, {cut:?}: {error}"));
             let seen = rig.seen(&DEVICES).await;
+            images += 1;
+            survivors += seen.len();
             let violations = judge(&history, at, &seen);
             assert_eq!(
                 violations,
@@ -62,6 +65,7 @@ async fn cut_everywhere(first_seed: u64) {
             );
         }
     }
+    format!("{images} images of {runs} workloads judged, {survivors} things found in them")
 }
 
 /// Submits, acknowledges, appends and settles at random, with small segments, so that some are begun and cleaned. The

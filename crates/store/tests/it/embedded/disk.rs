@@ -16,6 +16,7 @@ use super::{
 
 #[tokio::test]
 async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost() {
+    let mut kept = 0;
     for lasting in [1, u64::MAX] {
         for n in 1..=200 {
             let disk = Disk::default();
@@ -58,9 +59,11 @@ async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost() {
                     .map(|seen| seen.name)
                     .collect();
                 assert!(found.starts_with(&promised), "flush {n}: {found:?}");
+                kept += promised.len();
             }
         }
     }
+    eprintln!("each of 200 flushes failed, once and for ever: {kept} promises looked for, 0 lost");
 }
 
 /// Large enough for all that a test writes, and no larger: what is reserved in it is copied with every image.
