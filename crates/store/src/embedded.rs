@@ -9,7 +9,8 @@
 //!   reads what the disk really has.
 //! - **A full disk refuses what is new** ([`StorageFull`](crate::StoreError::StorageFull)), and goes on when there is room.
 //! - **Damage is named, never served.** A start that finds some ends with [`OpenError::Damaged`]; [`salvage`] copies what
-//!   can be read. A record that goes bad later is found when it is read: its entry becomes a dead letter.
+//!   can be read. A record that goes bad later is found when it is read or its segment is cleaned: its entry becomes a dead
+//!   letter, and the others go on.
 //!
 //! What a process with this engine does not promise: that the answer to a write that it has not given stands for
 //! nothing. A write whose answer was lost may have happened; its id settles that.
@@ -49,7 +50,7 @@ pub struct Config {
     /// that tells the truth about a flush: a network file system may not.
     pub folder: PathBuf,
     /// Bytes that the log may have there; 4 GiB by default. More promises are refused with `507`. About twice as much as
-    /// what waits is needed, so that room can be made.
+    /// what waits is needed, so that room can be made. A stored message takes some 300 bytes of memory besides.
     #[serde(default = "default_bytes")]
     pub bytes: u64,
     /// Bytes of a file of the log; 64 MiB by default, 1 GiB at most. Smaller: room is made in smaller steps; larger: with
