@@ -108,15 +108,20 @@ pub enum OpenError {
         version: u32,
     },
     /// Something that was flushed cannot be read.
-    #[error(
-        "the store is damaged in {} places, the first: {}: restore it from a copy, or salvage what can be read",
-        .0.len(),
-        .0.first().map(Damage::to_string).unwrap_or_default()
-    )]
+    #[error("the store is damaged in {}", places(.0))]
     Damaged(Vec<Damage>),
     /// The folder that is to take what is salvaged is not empty.
     #[error("the folder {} is not empty", .0.display())]
     NotEmpty(PathBuf),
+}
+
+/// How many there are, and the first of them.
+fn places(damage: &[Damage]) -> String {
+    match damage {
+        [] => "no place".to_owned(),
+        [only] => format!("one place, {only}"),
+        [first, ..] => format!("{} places, the first is {first}", damage.len()),
+    }
 }
 
 impl From<OpenLogError> for OpenError {

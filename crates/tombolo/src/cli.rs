@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use api::admin::Side;
 use clap::builder::FalseyValueParser;
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 #[cfg(feature = "emulator")]
 use emulator::hub::Tier;
 #[cfg(feature = "emulator")]
@@ -373,6 +373,7 @@ pub enum StoreCommand {
         to: Option<PathBuf>,
     },
     /// Put dead letters back, so that the next start sends them on their way again
+    #[command(group(ArgGroup::new("whose").args(["device", "all"]).required(true)))]
     Replay {
         /// Where.
         #[command(flatten)]
@@ -381,13 +382,7 @@ pub enum StoreCommand {
         #[command(flatten)]
         which: WhichArgs,
         /// Of all devices
-        #[arg(
-            long,
-            env = "TOMBOLO_ALL",
-            value_parser = FalseyValueParser::new(),
-            required_unless_present = "device",
-            conflicts_with = "device"
-        )]
+        #[arg(long, env = "TOMBOLO_ALL", value_parser = FalseyValueParser::new())]
         all: bool,
     },
     /// Read all of it and say whether it is whole; changes nothing

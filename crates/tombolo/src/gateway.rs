@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use front::{Front, ReportDisk};
 use iothub::Timestamp;
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -213,34 +213,30 @@ pub(crate) async fn open_store(
                 };
                 Ok((opened.store, StoreKeeper(Some(on_disk))))
             }
-            Err(error) => {
-                let what_to_do = what_to_do(&error, &disk.folder);
-                let error = anyhow::Error::new(error);
-                Err(match what_to_do {
-                    Some(what_to_do) => error.context(what_to_do),
-                    None => error,
-                })
-            }
+            Err(error) => Err(explained(error, &disk.folder)),
         }
     });
     opened.await?.context("could not open the store")
 }
 
-/// What helps against an error that says itself only what is wrong.
-fn what_to_do(error: &OpenError, folder: &Path) -> Option<String> {
+/// What is wrong, and what to do about it.
+fn explained(error: OpenError, folder: &Path) -> anyhow::Error {
     let folder = folder.display();
-    match error {
-        OpenError::Damaged(_) => Some(format!(
-            "nothing starts on damage: tombolo store verify --folder {folder} lists it, tombolo store salvage \
-             --folder {folder} --to DIR copies what can be read"
-        )),
-        OpenError::InUse(_) => Some(
-            "one gateway at a time has a folder: stop the other one, or name another folder in disk.folder"
-                .to_owned(),
+    let what_to_do = match &error {
+        OpenError::Damaged(_) => format!(
+            "nothing starts on damage: restore {folder} from a copy; or tombolo store verify --folder {folder} lists \
+             all of it, and tombolo store salvage --folder {folder} --to DIR copies what can be read"
         ),
-        OpenError::Io { .. } => Some(format!("look at {folder}, which disk.folder names")),
-        OpenError::Registry(_) | OpenError::Version { .. } | OpenError::NotEmpty(_) => None,
-    }
+        OpenError::InUse(_) => {
+            "one gateway at a time has a folder: stop the other one, or name another folder in disk.folder"
+                .to_owned()
+        }
+        OpenError::Io { .. } => format!("look at {folder}, which disk.folder names"),
+        OpenError::Registry(_) | OpenError::Version { .. } | OpenError::NotEmpty(_) => {
+            return error.into();
+        }
+    };
+    anyhow!("{:#}; {what_to_do}", anyhow::Error::new(error))
 }
 
 /// What a start found, for the admin API.
@@ -284,7 +280,7 @@ fn tell(recovery: &Recovery) {
         dead_letters = recovery.dead_letters,
         receipts_and_keys = recovery.receipts_and_keys,
         bytes = recovery.log.bytes,
-        took_ms = recovery.took.as_millis(),
+        took_ms = u64::try_from(recovery.took.as_millis()).unwrap_or(u64::MAX),
         "the store is open"
     );
     if let Some(torn) = &recovery.log.torn {

@@ -9,7 +9,7 @@ mod replay;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use store::embedded::{self, Damage, Inspection, OpenError};
 
 use crate::cli::{StoreArgs, StoreCommand};
@@ -131,8 +131,8 @@ fn explained(error: OpenError, folder: &Path) -> anyhow::Error {
             "stop the gateway first; what it holds while it runs, its admin API tells".to_owned()
         }
         OpenError::Damaged(_) => format!(
-            "tombolo store verify --folder {folder} lists all of it, tombolo store salvage --folder {folder} --to DIR \
-             copies what can be read"
+            "tombolo store verify --folder {folder} lists all of it, and tombolo store salvage --folder {folder} \
+             --to DIR copies what can be read"
         ),
         OpenError::NotEmpty(_) => {
             "name a folder that is empty, or not there, with --to DIR".to_owned()
@@ -141,7 +141,7 @@ fn explained(error: OpenError, folder: &Path) -> anyhow::Error {
             return error.into();
         }
     };
-    anyhow::Error::new(error).context(what_to_do)
+    anyhow!("{:#}; {what_to_do}", anyhow::Error::new(error))
 }
 
 fn list(damage: &[Damage]) -> Result<()> {

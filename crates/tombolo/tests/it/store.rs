@@ -145,7 +145,9 @@ async fn dead_letters_are_put_back() {
     let kept = folder.path();
     fill(kept, &device()).await;
     for wrong in [&["replay"][..], &["replay", "--all", "--device", "dev1"]] {
-        assert_eq!(tool(kept, wrong).status.code(), Some(2), "{wrong:?}");
+        let refused = tool(kept, wrong);
+        assert_eq!(refused.status.code(), Some(2), "{wrong:?}");
+        assert!(errors_of(&refused).contains("--device"), "{refused:?}");
     }
     let nobody = tool(kept, &["replay", "--device", "dev2"]);
     assert_eq!(lines_of(&nobody), [""; 0]);
