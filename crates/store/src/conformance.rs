@@ -116,6 +116,8 @@ macro_rules! conformance {
             inbox {
                 reading_shows_everything_in_order_and_consumes_nothing,
                 appending_again_is_the_same_entry,
+                arrivals_that_come_together_keep_their_order,
+                what_the_hub_delivers_again_is_the_same_entry,
                 a_settlement_of_a_tied_message_waits_for_its_conclusion,
                 a_settlement_of_an_untied_message_is_concluded_at_once,
                 the_first_conclusion_stands,

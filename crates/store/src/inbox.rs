@@ -37,6 +37,11 @@ pub trait Inbox: Send + Sync {
     /// that, so that the hub may be told. Appending the same id again gives a ticket of the same entry, also for a while after it is
     /// settled.
     ///
+    /// If the hub was not told, or did not hear it, it delivers such a message again, on another connection and so under
+    /// another id. That is the same entry too, if it has the message id and all the rest of one of which it is not
+    /// [known](Self::conclude) that the hub was told: that its process has ended since then, for example. A message without
+    /// a message id cannot be told from another that says the same, and is another.
+    ///
     /// The ticket resolves when the device has settled the message ([`Settlement::Complete`], [`Settlement::Reject`]);
     /// with `Reject` when it is given up (abandoned too often, or expired and not tied); with
     /// `Complete` when the method is claimed. It is lost when the entry is withdrawn, or the method's deadline is over.
@@ -50,7 +55,24 @@ pub trait Inbox: Send + Sync {
         identity: &Identity,
         id: ArrivalId,
         arrival: Arrival,
-    ) -> Result<Ticket<Settlement>, AppendError>;
+    ) -> Result<Ticket<Settlement>, AppendError> {
+        let tickets = self.append_all(lease, identity, vec![(id, arrival)]).await;
+        // There is one for the first, or an error.
+        tickets?.pop().ok_or(AppendError::Full)
+    }
+
+    /// Puts arrivals in, in their order, each as [`append`](Self::append) does; what has to be on disk is flushed together.
+    /// As many as there is room for: these are the first ones, and their tickets are the answer.
+    ///
+    /// # Errors
+    ///
+    /// The first of them could not be put in.
+    async fn append_all(
+        &self,
+        lease: &SessionLease,
+        identity: &Identity,
+        arrivals: Vec<(ArrivalId, Arrival)>,
+    ) -> Result<Vec<Ticket<Settlement>>, AppendError>;
 
     /// Sets the cell of the desired properties, or empties it (`None`: what is known is stale).
     ///
@@ -80,6 +102,8 @@ pub trait Inbox: Send + Sync {
 
     /// Says what became of the settlement of a tied message at the hub, which resolves the settler's ticket. The
     /// message keeps its place in the bound until then. Harmless if repeated; the first conclusion stands.
+    ///
+    /// Of a message that is not tied it says that the hub has been told ([`Conclusion::Hub`]), so it will not come again.
     ///
     /// # Errors
     ///

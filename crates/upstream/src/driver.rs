@@ -403,13 +403,23 @@ impl Driver {
         while let Some(id) = self.held.next_to_conclude() {
             self.desk.conclude(id, Conclusion::Gateway).await?;
         }
-        while let Some((id, arrival)) = self.held.next_to_offer() {
-            let Some(ticket) = self.desk.append(id, &arrival).await? else {
-                break;
+        loop {
+            let arrivals = self.held.to_offer();
+            let tickets = if arrivals.is_empty() {
+                Vec::new()
+            } else {
+                self.desk.append(&arrivals).await?
             };
-            if let Some(receipt) = self.held.offered(id, ticket) {
-                self.acknowledge(receipt);
-                self.pass_on().await?;
+            let offered = tickets.len();
+            for ((id, _), ticket) in arrivals.iter().zip(tickets) {
+                if let Some(receipt) = self.held.offered(*id, ticket) {
+                    self.acknowledge(receipt);
+                }
+            }
+            self.pass_on().await?;
+            // Without any there is nothing to offer, or no room.
+            if offered == 0 {
+                break;
             }
         }
         self.report_status().await

@@ -217,14 +217,13 @@ impl OutboxReader for FaultyReader {
 
 #[async_trait]
 impl Inbox for Faulty {
-    async fn append(
+    async fn append_all(
         &self,
         lease: &SessionLease,
         identity: &Identity,
-        id: ArrivalId,
-        arrival: Arrival,
-    ) -> Result<Ticket<Settlement>, AppendError> {
-        let append = self.store.inbox.append(lease, identity, id, arrival);
+        arrivals: Vec<(ArrivalId, Arrival)>,
+    ) -> Result<Vec<Ticket<Settlement>>, AppendError> {
+        let append = self.store.inbox.append_all(lease, identity, arrivals);
         self.faults.around(append).await
     }
 

@@ -11,7 +11,8 @@ use tokio::task::JoinSet;
 use super::{
     Engine,
     rig::{
-        LOCK, Owned, PATIENCE, arrival, assert_waits, method_id, outcome, soon, sure, tied, untied,
+        LOCK, Owned, PATIENCE, arrival, assert_waits, method_id, named, outcome, soon, sure, tied,
+        untied,
     },
 };
 use crate::{
@@ -59,6 +60,62 @@ pub async fn appending_again_is_the_same_entry(engine: Engine) {
         for ticket in [first, offered, settled, concluded] {
             assert_eq!(outcome(ticket).await, Settlement::Complete);
         }
+    }
+}
+
+/// Several arrivals in one call are put in in their order, the first ones if there is not room for all; again is the same.
+pub async fn arrivals_that_come_together_keep_their_order(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let bound = engine.bounds.inbox_messages;
+    let message = |number: usize| {
+        let name = number.to_string();
+        (arrival(1, number as u64), named(&name, &name))
+    };
+    let arrivals: Vec<_> = (0..bound + 2).map(message).collect();
+    assert_eq!(device.append_all(&arrivals[..3]).await, 3);
+    assert_eq!(device.append_all(&arrivals).await, bound);
+    assert_eq!(device.append_all(&arrivals[bound..]).await, 0);
+    let shown = device.messages().await.into_iter();
+    let shown: Vec<_> = shown.map(|shown| shown.message.payload.clone()).collect();
+    let expected: Vec<_> = (0..bound).map(|number| number.to_string()).collect();
+    assert_eq!(shown, expected);
+}
+
+/// A message that is not tied and comes again on another connection is the same, if its sender has named it and nothing else
+/// in it differs, as long as it is not known that the hub was told: while it waits, and after it was settled.
+pub async fn what_the_hub_delivers_again_is_the_same_entry(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let shown = async || device.messages().await.len();
+    let name = || named("m-1", "x");
+    device.append(arrival(1, 1), &name()).await;
+    device.append(arrival(2, 1), &name()).await;
+    assert_eq!(shown().await, 1);
+    // Another text, the same connection, or no name: another message.
+    device.append(arrival(2, 2), &named("m-1", "y")).await;
+    for number in 3..5 {
+        device.append(arrival(2, number), &named("m-2", "x")).await;
+    }
+    for connection in 1..3 {
+        device.append(arrival(connection, 5), &untied()).await;
+    }
+    assert_eq!(shown().await, 6);
+
+    // What is settled stays so, on whatever connection the hub asks.
+    let token = device.messages().await[0].token.clone();
+    let settled = device.settle(&token, Settlement::Complete).await;
+    assert_eq!(conclusion(settled).await, Conclusion::Gateway);
+    for _ in 0..2 {
+        let again = device.append(arrival(3, 1), &name()).await;
+        assert_eq!(outcome(again).await, Settlement::Complete);
+    }
+    assert_eq!(shown().await, 5);
+
+    // Once the hub knows, what says the same is another message.
+    for (connection, count) in [(3, 5), (4, 6), (5, 7)] {
+        let id = arrival(connection, 1);
+        device.append(id, &name()).await;
+        device.conclude(id, Conclusion::Hub).await;
+        assert_eq!(shown().await, count, "on connection {connection}");
     }
 }
 

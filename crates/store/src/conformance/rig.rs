@@ -156,6 +156,17 @@ impl Owned {
         sure(|| inbox.append(&self.lease, &self.identity, id, arrival.clone())).await
     }
 
+    /// Appends several arrivals in one call; how many had room.
+    pub(super) async fn append_all(&self, arrivals: &[(ArrivalId, Arrival)]) -> usize {
+        let inbox = &self.engine.store.inbox;
+        let appended = sure(|| inbox.append_all(&self.lease, &self.identity, arrivals.to_vec()));
+        match appended.await {
+            Ok(tickets) => tickets.len(),
+            Err(AppendError::Full) => 0,
+            Err(AppendError::Store(error)) => panic!("{error}"),
+        }
+    }
+
     /// Appends a message and gives it as it is shown.
     pub(super) async fn append_shown(
         &self,
@@ -388,6 +399,20 @@ pub(super) fn tied() -> Arrival {
         message: Arc::new(CloudMessage::default()),
         expires_at: None,
         is_tied: true,
+    }
+}
+
+/// A message that stays, and that its sender has named.
+pub(super) fn named(name: &str, payload: &str) -> Arrival {
+    let mut message = CloudMessage {
+        payload: payload.to_owned().into(),
+        ..CloudMessage::default()
+    };
+    message.system.message_id = Some(name.to_owned());
+    Arrival::Message {
+        message: Arc::new(message),
+        expires_at: None,
+        is_tied: false,
     }
 }
 

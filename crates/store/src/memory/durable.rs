@@ -44,7 +44,7 @@ use crate::{
 };
 
 /// Tells whoever waits for a record what became of it.
-type Told = oneshot::Receiver<Result<(), NotWritten>>;
+pub(super) type Told = oneshot::Receiver<Result<(), NotWritten>>;
 
 impl Engine {
     /// The log, if there is a disk.

@@ -12,7 +12,7 @@ use super::{
     Engine, Memory,
     cell::Cell,
     counted::Counted,
-    durable::written,
+    durable::{Told, written},
     mailbox::{Dead, Mailbox, Owner},
     partitioned::page_of,
     token::Token,
@@ -25,38 +25,37 @@ use crate::{
 
 #[async_trait]
 impl Inbox for Memory {
-    async fn append(
+    async fn append_all(
         &self,
         lease: &SessionLease,
         identity: &Identity,
-        id: ArrivalId,
-        arrival: Arrival,
-    ) -> Result<Ticket<Settlement>, AppendError> {
+        arrivals: Vec<(ArrivalId, Arrival)>,
+    ) -> Result<Vec<Ticket<Settlement>>, AppendError> {
         let engine = &self.0;
-        let now = engine.now();
-        engine.tidy_some(now);
-        let token = Token::random()?;
-        let is_kept = engine.log().is_ok();
+        engine.tidy_some(engine.now());
         let cell = engine.cell_or_new(identity);
-        let appended = engine.change_cell(lease, &cell, |mailbox| {
-            let owner = engine.owner_of(&cell);
-            engine.check_inbox_bytes(&arrival)?;
-            let is_tied = arrival.is_tied();
-            let appended = mailbox.append(owner, id, arrival, token, is_kept, now)?;
-            let told = match appended.fresh.filter(|_| is_kept && !is_tied) {
-                Some(sequence) => {
-                    Some(engine.append_arrived(&cell, mailbox, sequence, |_, _| {})?)
-                }
-                None => None,
-            };
-            Ok::<_, AppendError>((appended.ticket, told))
-        })?;
-        let (ticket, told) = appended?;
-        match told {
-            Some(told) => written(told).await?,
-            None => engine.arrival_written(&cell, id).await?,
+        // All are left to the log before the first is waited for: it flushes them together.
+        let mut begun = Vec::with_capacity(arrivals.len());
+        for (id, arrival) in arrivals {
+            match engine.begin_append(lease, &cell, id, arrival) {
+                Ok((ticket, told)) => begun.push((id, ticket, told)),
+                Err(error) if begun.is_empty() => return Err(error),
+                Err(_) => break,
+            }
         }
-        Ok(ticket)
+        let mut tickets = Vec::with_capacity(begun.len());
+        for (id, ticket, told) in begun {
+            let is_there = match told {
+                Some(told) => written(told).await.map_err(AppendError::from),
+                None => engine.arrival_written(&cell, id).await,
+            };
+            match is_there {
+                Ok(()) => tickets.push(ticket),
+                Err(error) if tickets.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(tickets)
     }
 
     async fn set_desired(
@@ -212,6 +211,28 @@ impl Engine {
     ) -> Result<T, StoreError> {
         let cell = self.cell_or_new(identity);
         self.change_cell(lease, &cell, |mailbox| change(&cell, mailbox))
+    }
+
+    /// Puts an arrival in, and leaves it to the log if it is to be on the disk; then somebody tells when it is.
+    fn begin_append(
+        self: &Arc<Self>,
+        lease: &SessionLease,
+        cell: &Arc<Cell>,
+        id: ArrivalId,
+        arrival: Arrival,
+    ) -> Result<(Ticket<Settlement>, Option<Told>), AppendError> {
+        let token = Token::random()?;
+        let (now, is_kept) = (self.now(), self.log().is_ok());
+        self.change_cell(lease, cell, |mailbox| {
+            self.check_inbox_bytes(&arrival)?;
+            let is_tied = arrival.is_tied();
+            let appended = mailbox.append(self.owner_of(cell), id, arrival, token, is_kept, now)?;
+            let told = match appended.fresh.filter(|_| is_kept && !is_tied) {
+                Some(sequence) => Some(self.append_arrived(cell, mailbox, sequence, |_, _| {})?),
+                None => None,
+            };
+            Ok((appended.ticket, told))
+        })?
     }
 
     fn change_cell<T>(

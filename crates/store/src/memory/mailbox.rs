@@ -138,7 +138,7 @@ impl Mailbox {
         now: Moment,
     ) -> Result<Appended, AppendError> {
         self.give_up_overdue(owner, now);
-        if let Some(ticket) = self.rejoin(id, &arrival) {
+        if let Some(ticket) = self.rejoin(id, &arrival, now) {
             return Ok(Appended {
                 ticket,
                 fresh: None,
@@ -232,6 +232,7 @@ impl Mailbox {
             arrived_at: fresh.arrived_at,
             expires_at: fresh.expires_at,
             is_tied: fresh.is_tied,
+            is_acknowledged: false,
             keeping: fresh.keeping,
             lease: None,
             tickets,
@@ -290,10 +291,9 @@ impl Mailbox {
             }
             return;
         }
-        if let Some(message) = self.unstore(change.sequence)
-            && let Some(reason) = change.died
-        {
-            let dead = Dead::of(owner, &message, change.delivery_count, reason, at);
+        let message = self.unstore(change.sequence);
+        if let (Some(message), Some(reason)) = (&message, change.died) {
+            let dead = Dead::of(owner, message, change.delivery_count, reason, at);
             self.bury(owner.config.dead_letters, dead);
         }
         self.past.settled(
@@ -306,7 +306,10 @@ impl Mailbox {
             Settlement::Complete => Settlement::Complete,
             Settlement::Abandon | Settlement::Reject => Settlement::Reject,
         };
-        self.past.arrived(change.arrival, settlement, now.instant);
+        match message {
+            Some(message) => self.past.left(&message, settlement, now.instant),
+            None => self.past.arrived(change.arrival, settlement, now.instant),
+        }
     }
 
     pub(super) fn set_desired(&mut self, desired: Option<Desired>) {
@@ -339,6 +342,9 @@ impl Mailbox {
 
     /// Resolves who settled an arrival.
     pub(super) fn conclude(&mut self, id: ArrivalId, conclusion: Conclusion, now: Moment) {
+        if conclusion == Conclusion::Hub {
+            self.acknowledged(id);
+        }
         let Some(at) = self
             .settled
             .iter()
@@ -356,6 +362,18 @@ impl Mailbox {
             Conclusion::Lost => self.past.lose_token(settled.token, now.instant),
         }
         settled.tickets.resolve(conclusion);
+    }
+
+    /// The hub has been told of a message.
+    fn acknowledged(&mut self, id: ArrivalId) {
+        self.past.acknowledged(id);
+        for offered in &mut self.offered {
+            if let Offered::Message(message) = offered
+                && message.arrival == id
+            {
+                message.is_acknowledged = true;
+            }
+        }
     }
 
     pub(super) fn read(&mut self, owner: Owner<'_>, now: Moment) -> InboxView {
@@ -602,7 +620,12 @@ impl Mailbox {
     }
 
     /// Another ticket of an arrival that is here, was a short while ago, or came on a connection that has ended.
-    fn rejoin(&mut self, id: ArrivalId, arrival: &Arrival) -> Option<Ticket<Settlement>> {
+    fn rejoin(
+        &mut self,
+        id: ArrivalId,
+        arrival: &Arrival,
+        now: Moment,
+    ) -> Option<Ticket<Settlement>> {
         let method_id = match arrival {
             Arrival::Message { .. } => None,
             Arrival::Method { id, .. } => Some(id),
@@ -627,9 +650,39 @@ impl Mailbox {
         if let Some(settlement) = self.past.settlement_of(id) {
             return Some(resolved(settlement));
         }
+        if let Some(ticket) = self.rejoin_delivered_again(id, arrival, now) {
+            return Some(ticket);
+        }
         let is_gone = arrival.is_tied() && self.withdrawn >= Some(id.connection)
             || method_id.is_some_and(|method| self.past.is_method_over(method));
         is_gone.then(lost)
+    }
+
+    /// Another ticket of a message that the hub delivers again, because it has not heard that it is here.
+    fn rejoin_delivered_again(
+        &mut self,
+        id: ArrivalId,
+        arrival: &Arrival,
+        now: Moment,
+    ) -> Option<Ticket<Settlement>> {
+        let Arrival::Message {
+            message,
+            is_tied: false,
+            ..
+        } = arrival
+        else {
+            return None;
+        };
+        for offered in &mut self.offered {
+            if let Offered::Message(known) = offered
+                && known.is_delivered_again_as(id, message)
+            {
+                known.arrival = id;
+                return Some(known.tickets.join());
+            }
+        }
+        let settlement = self.past.delivered_again(id, message, now.instant)?;
+        Some(resolved(settlement))
     }
 
     /// What settling says of a token that no offered entry has.
@@ -675,7 +728,7 @@ impl Mailbox {
             // The hub has been told when it came.
             self.past
                 .settled(token, settlement, Conclusion::Gateway, now.instant);
-            self.past.arrived(message.arrival, settlement, now.instant);
+            self.past.left(&message, settlement, now.instant);
             resolved(Conclusion::Gateway)
         };
         if settlement == Settlement::Reject {
@@ -723,8 +776,7 @@ impl Mailbox {
             now.timestamp,
         );
         self.bury(owner.config.dead_letters, dead);
-        self.past
-            .arrived(message.arrival, Settlement::Reject, now.instant);
+        self.past.left(&message, Settlement::Reject, now.instant);
         message.tickets.resolve(Settlement::Reject);
     }
 

@@ -39,6 +39,20 @@ impl<T, const N: usize> Ring<T, N> {
         items.rev().find(|item| is_wanted(item))
     }
 
+    /// The same, to be changed.
+    pub(super) fn find_mut(&mut self, is_wanted: impl Fn(&T) -> bool) -> Option<&mut T> {
+        let items = self.0.as_mut()?.items.iter_mut();
+        items.rev().find(|item| is_wanted(item))
+    }
+
+    /// Forgets the items of which this is true.
+    pub(super) fn remove(&mut self, is_over: impl Fn(&T) -> bool) {
+        if let Some(contents) = &mut self.0 {
+            contents.items.retain(|item| !is_over(item));
+        }
+        self.0.take_if(|contents| contents.items.is_empty());
+    }
+
     pub(super) fn forget_after(&mut self, age: Duration, now: Instant) {
         self.0
             .take_if(|contents| now.saturating_duration_since(contents.newest_at) >= age);
@@ -66,6 +80,20 @@ mod tests {
         ring.forget_after(Duration::from_secs(2), now + Duration::from_secs(1));
         assert!(!ring.is_empty());
         ring.forget_after(Duration::from_secs(2), now + Duration::from_secs(2));
+        assert!(ring.is_empty());
+    }
+
+    #[test]
+    fn changes_and_removes_what_it_is_told() {
+        let mut ring = Ring::<u32, 3>::new();
+        assert_eq!(ring.find_mut(|_| true), None);
+        for item in 1..=3 {
+            ring.push(item, Instant::now());
+        }
+        *ring.find_mut(|item| *item < 3).unwrap() = 7;
+        ring.remove(|item| *item == 3);
+        assert_eq!(ring.find(|_| true), Some(&7));
+        ring.remove(|_| true);
         assert!(ring.is_empty());
     }
 }

@@ -39,12 +39,12 @@ impl Driver {
             deadline_at: wall_now().saturating_add(timeout),
         };
         let arrived = self.held.next_id();
-        if self.desk.append(arrived, &arrival).await?.is_some() {
-            meters.methods_offered.increment(1);
-            self.calls.open(name, deadline);
-        } else {
+        if self.desk.append(&[(arrived, arrival)]).await?.is_empty() {
             meters.methods_refused.increment(1);
             self.answer(&id, 503, Bytes::from_static(br#"{"code":"inbox_full"}"#));
+        } else {
+            meters.methods_offered.increment(1);
+            self.calls.open(name, deadline);
         }
         Ok(())
     }

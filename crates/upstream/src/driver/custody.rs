@@ -12,7 +12,8 @@
 //! Nothing here survives the connection: the hub offers again whatever it got no PUBACK for.
 //!
 //! That is custody `hub`. In custody `gateway` a message is not tied to its connection, and settled towards the hub as soon as
-//! the inbox has it, which is to say on its disk:
+//! the inbox has it, which is to say on its disk. What has arrived together is flushed together. When its PUBACK is written
+//! the inbox hears of that: until then the hub may deliver the message again, and the inbox knows it again.
 //!
 //! ```text
 //!            room in the inbox, flushed          the session sends its PUBACK
@@ -117,15 +118,14 @@ impl<R: Copy + PartialEq> Held<R> {
         });
     }
 
-    /// The next message for the inbox, if one waits and there is room. Stays the next until [`Held::offered`].
-    pub(super) fn next_to_offer(&self) -> Option<(ArrivalId, Arrival)> {
+    /// The next messages for the inbox, if some wait and there is room. They stay the next until [`Held::offered`].
+    pub(super) fn to_offer(&self) -> Vec<(ArrivalId, Arrival)> {
         let is_offered = |message: &&Message<R>| matches!(message.state, State::Offered(_));
-        if self.messages.iter().filter(is_offered).count() >= MOST_OFFERED {
-            return None;
-        }
-        self.messages
+        let offered = self.messages.iter().filter(is_offered).count();
+        let waiting = self
+            .messages
             .iter()
-            .find_map(|message| match &message.state {
+            .filter_map(|message| match &message.state {
                 State::Waiting {
                     content,
                     expires_at,
@@ -138,7 +138,8 @@ impl<R: Copy + PartialEq> Held<R> {
                     },
                 )),
                 State::Offered(_) | State::Settled { .. } | State::Lost | State::Expired => None,
-            })
+            });
+        waiting.take(MOST_OFFERED.saturating_sub(offered)).collect()
     }
 
     /// The message is in the inbox. Gives the receipt if the session is to acknowledge it.
@@ -182,7 +183,7 @@ impl<R: Copy + PartialEq> Held<R> {
         Poll::Pending
     }
 
-    /// The session has sent the PUBACK; gives the message's name if its settlement is not concluded.
+    /// The session has sent the PUBACK; gives the message's name if the inbox is to hear of it.
     pub(super) fn acknowledged(&mut self, receipt: R) -> Option<ArrivalId> {
         let place = self
             .messages
@@ -193,11 +194,11 @@ impl<R: Copy + PartialEq> Held<R> {
             State::Settled {
                 is_concluded: false,
             } => Some(message.id),
-            State::Settled { is_concluded: true }
-            | State::Waiting { .. }
-            | State::Offered(_)
-            | State::Lost
-            | State::Expired => None,
+            // Told before that the hub hears of it later; or, in the gateway's custody, nothing yet.
+            State::Settled { is_concluded: true } => {
+                (self.custody == Custody::Gateway).then_some(message.id)
+            }
+            State::Waiting { .. } | State::Offered(_) | State::Lost | State::Expired => None,
         }
     }
 
@@ -237,7 +238,7 @@ impl<R: Copy + PartialEq> Held<R> {
     }
 }
 
-/// Messages of one device in the inbox at a time. As many as the hub would redeliver at once if the connection ended,
+/// Messages of one device in the inbox at a time, or on the way there. As many as the hub would redeliver at once if the connection ended,
 /// and few enough that their order at the hub is not far from what the device sees.
 const MOST_OFFERED: usize = 10;
 
@@ -274,11 +275,12 @@ mod tests {
     /// Offers all that may be offered.
     fn offer(held: &mut Held<u32>) -> Vec<Resolver<Settlement>> {
         let mut resolvers = Vec::new();
-        while let Some((id, _)) = held.next_to_offer() {
+        for (id, _) in held.to_offer() {
             let (resolver, ticket) = ticket();
             assert_eq!(held.offered(id, ticket), None);
             resolvers.push(resolver);
         }
+        assert_eq!(held.to_offer().len(), 0);
         resolvers
     }
 
@@ -338,7 +340,7 @@ mod tests {
             let expiry = expires_in.map(|after| WALL.saturating_add(seconds(after)));
             held.arrived(1_u32, message(expiry), now, WALL);
             assert_eq!(held.until(), Some(now + seconds(held_for)));
-            assert!(held.next_to_offer().is_some());
+            assert_eq!(held.to_offer().len(), 1);
         }
     }
 
@@ -347,7 +349,7 @@ mod tests {
         let now = Instant::now();
         let mut held = Held::on(CONNECTION, Custody::Hub);
         held.arrived(1_u32, message(Some(WALL)), now, WALL);
-        assert!(held.next_to_offer().is_none());
+        assert_eq!(held.to_offer().len(), 0);
         assert!(held.is_all_offered());
         assert_eq!(held.until(), Some(now + SHORTEST));
 
@@ -366,7 +368,7 @@ mod tests {
             (3, Some(WALL), WALL),
         ] {
             held.arrived(receipt, message(expiry), now, WALL);
-            let (id, arrival) = held.next_to_offer().expect("it waits");
+            let (id, arrival) = held.to_offer().pop().expect("it waits");
             let Arrival::Message {
                 expires_at,
                 is_tied,
@@ -380,7 +382,7 @@ mod tests {
             assert_eq!(held.offered(id, ticket), Some(receipt));
             assert_eq!(held.next_to_conclude(), None);
             assert_eq!(held.until(), None);
-            assert_eq!(held.acknowledged(receipt), None);
+            assert_eq!(held.acknowledged(receipt), Some(id), "the hub is told");
         }
     }
 

@@ -65,21 +65,20 @@ impl Desk {
         Ok(Lanes(insist!(outbox.open(lease, &self.identity))?))
     }
 
-    /// Puts an arrival into the inbox; `None` if there is no room for it, in the inbox or on its disk.
+    /// Puts arrivals into the inbox: the first ones, as many as there is room for, in the inbox and on its disk.
     pub(super) async fn append(
         &self,
-        id: ArrivalId,
-        arrival: &Arrival,
-    ) -> Result<Option<Ticket<Settlement>>, StoreError> {
+        arrivals: &[(ArrivalId, Arrival)],
+    ) -> Result<Vec<Ticket<Settlement>>, StoreError> {
         let lease = self.lease.lease();
         let inbox = &self.store.inbox;
         let appended: Result<_, AppendError> = insist!(
-            inbox.append(lease, &self.identity, id, arrival.clone()),
+            inbox.append_all(lease, &self.identity, arrivals.to_vec()),
             AppendError::Store(StoreError::UnknownOutcome | StoreError::Unavailable)
         );
         match appended {
-            Ok(ticket) => Ok(Some(ticket)),
-            Err(AppendError::Full | AppendError::Store(StoreError::StorageFull)) => Ok(None),
+            Ok(tickets) => Ok(tickets),
+            Err(AppendError::Full | AppendError::Store(StoreError::StorageFull)) => Ok(Vec::new()),
             Err(AppendError::Store(error)) => Err(error),
         }
     }

@@ -235,6 +235,13 @@ impl Connection {
             .await;
     }
 
+    /// The same, with a message id.
+    pub(crate) async fn deliver_named(&mut self, id: &str, payload: &str, packet_id: u16) {
+        let topic = format!("devices/dev1/messages/devicebound/%24.mid={id}");
+        self.publish(&topic, payload.as_bytes(), Some(packet_id))
+            .await;
+    }
+
     /// The same, with an expiry date.
     pub(crate) async fn deliver_until(&mut self, expiry: &str, payload: &str, packet_id: u16) {
         let expiry = expiry.replace(':', "%3A");

@@ -135,3 +135,35 @@ async fn in_the_gateways_custody_the_puback_follows_the_disk_and_the_device_has_
     assert_eq!(soon(ticket.unwrap()).await, Ok(Conclusion::Gateway));
     assert_eq!(rig.messages(1).await[0].message.payload, "two");
 }
+
+#[tokio::test]
+async fn what_the_hub_delivers_again_after_a_crash_is_shown_once() {
+    let mut rig = Rig::durable().await;
+    let _demand = rig.demand(false, false).await;
+    let mut connection = rig.hub.accept(false).await;
+    for packet_id in 1..=3 {
+        let name = format!("m-{packet_id}");
+        connection.deliver_named(&name, &name, packet_id).await;
+    }
+    // The messages are on the disk, and the process ends before the hub has heard so.
+    let before = rig.messages(3).await;
+    drop(connection);
+    rig.restart().await;
+    let _demand = rig.demand(false, false).await;
+    rig.settle(&before[1], Settlement::Complete).await.unwrap();
+    let mut connection = rig.hub.accept(true).await;
+    for packet_id in 1..=4 {
+        let name = format!("m-{packet_id}");
+        connection.deliver_named(&name, &name, packet_id).await;
+    }
+    for packet_id in 1..=4 {
+        assert_eq!(connection.next_work().await, Packet::Puback(packet_id));
+    }
+    let messages = rig.messages(3).await;
+    let payloads: Vec<_> = messages
+        .iter()
+        .map(|shown| &shown.message.payload)
+        .collect();
+    assert_eq!(payloads, ["m-1", "m-3", "m-4"]);
+    assert_eq!(messages[0].token, before[0].token);
+}

@@ -22,6 +22,8 @@ pub(in crate::memory) struct Message {
     pub(in crate::memory) arrived_at: Timestamp,
     pub(in crate::memory) expires_at: Option<Timestamp>,
     pub(in crate::memory) is_tied: bool,
+    /// Whether it is known that the hub was told of it, if it is not tied.
+    pub(in crate::memory) is_acknowledged: bool,
     pub(in crate::memory) keeping: Keeping,
     /// The delivery lease, and until when it stands.
     pub(in crate::memory) lease: Option<(Token, Instant)>,
@@ -90,6 +92,19 @@ impl Message {
 
     pub(in crate::memory) fn is_leased(&self, now: Moment) -> bool {
         self.lease.is_some_and(|(_, until)| now.instant < until)
+    }
+
+    /// Whether an arrival may be this message once more: the hub had not heard that it is here.
+    pub(in crate::memory) fn is_delivered_again_as(
+        &self,
+        id: ArrivalId,
+        other: &CloudMessage,
+    ) -> bool {
+        !self.is_tied
+            && !self.is_acknowledged
+            && self.arrival.connection != id.connection
+            && self.message.system.message_id.is_some()
+            && *self.message == *other
     }
 
     /// Whether a device may see it.

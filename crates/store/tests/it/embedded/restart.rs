@@ -182,6 +182,52 @@ async fn messages_come_back_with_their_tokens_and_counts() {
 }
 
 #[tokio::test]
+async fn messages_that_come_together_are_flushed_together() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    rig.arrive("dev1", 1, "x").await.unwrap();
+    let before = disk.flushes();
+    rig.arrive("dev1", 2, "x").await.unwrap();
+    let one = disk.flushes() - before;
+    let before = disk.flushes();
+    rig.arrive_together("dev1", 3..23).await;
+    // The first may be on its way before the others are there.
+    let together = disk.flushes() - before;
+    assert!(together <= 2 * one, "{together} for 20, {one} for one");
+    drop(rig);
+    let names = Rig::open(&disk).offered("dev1").await.into_iter();
+    let names: Vec<_> = names.map(|(_, name, ..)| name).collect();
+    assert_eq!(names, (1..23).collect::<Vec<_>>());
+}
+
+/// A message that waits, one that was settled before the restart and one that is settled after it: none comes back.
+#[tokio::test]
+async fn what_the_hub_delivers_again_after_a_restart_is_known() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    for name in 1..=3 {
+        rig.arrive("dev1", name, "x").await.unwrap();
+    }
+    let (token, ..) = rig.offered("dev1").await.remove(0);
+    assert!(
+        rig.settle_message("dev1", &token, Settlement::Complete)
+            .await
+    );
+    drop(rig);
+
+    let rig = Rig::open(&disk);
+    let (token, ..) = rig.offered("dev1").await.remove(0);
+    assert!(rig.settle_message("dev1", &token, Settlement::Reject).await);
+    for name in 1..=3 {
+        rig.arrive_on(2, "dev1", name, "x").await.unwrap();
+    }
+    let names = rig.offered("dev1").await.into_iter();
+    assert_eq!(names.map(|(_, name, ..)| name).collect::<Vec<_>>(), [3]);
+    rig.arrive_on(2, "dev1", 4, "x").await.unwrap();
+    assert_eq!(rig.offered("dev1").await.len(), 2);
+}
+
+#[tokio::test]
 async fn keys_come_back_with_their_answers() {
     let disk = Disk::default();
     let rig = Rig::open(&disk);

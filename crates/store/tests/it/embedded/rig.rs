@@ -106,24 +106,31 @@ impl Rig {
         name: u64,
         text: &str,
     ) -> Result<(), tombolo_store::AppendError> {
+        self.arrive_on(1, device, name, text).await
+    }
+
+    /// The same, on this connection.
+    pub(super) async fn arrive_on(
+        &self,
+        connection: u64,
+        device: &str,
+        name: u64,
+        text: &str,
+    ) -> Result<(), tombolo_store::AppendError> {
         let lease = self.lease(device).await;
-        let mut message = CloudMessage {
-            payload: text.to_owned().into(),
-            ..CloudMessage::default()
-        };
-        message.system.message_id = Some(name.to_string());
-        let arrival = Arrival::Message {
-            message: Arc::new(message),
-            expires_at: None,
-            is_tied: false,
-        };
-        let id = ArrivalId {
-            connection: ConnectionEpoch(1),
-            number: name,
-        };
+        let (id, arrival) = arrival(connection, name, text);
         let inbox = &self.store.inbox;
         inbox.append(&lease, &identity(device), id, arrival).await?;
         Ok(())
+    }
+
+    /// Appends messages in one call.
+    pub(super) async fn arrive_together(&self, device: &str, names: std::ops::Range<u64>) {
+        let lease = self.lease(device).await;
+        let arrivals: Vec<_> = names.map(|name| arrival(1, name, "x")).collect();
+        let (inbox, all) = (&self.store.inbox, arrivals.len());
+        let appended = inbox.append_all(&lease, &identity(device), arrivals).await;
+        assert_eq!(appended.expect("there is room").len(), all);
     }
 
     /// The messages that are offered: token, name, text, count.
@@ -200,6 +207,25 @@ impl Rig {
         let answered = registry.answer_key(&keys, KeyId(id.into()), answer);
         answered.await.is_ok()
     }
+}
+
+/// A message that the gateway keeps, as it comes; its name is its message id.
+fn arrival(connection: u64, name: u64, text: &str) -> (ArrivalId, Arrival) {
+    let mut message = CloudMessage {
+        payload: text.to_owned().into(),
+        ..CloudMessage::default()
+    };
+    message.system.message_id = Some(name.to_string());
+    let id = ArrivalId {
+        connection: ConnectionEpoch(connection),
+        number: name,
+    };
+    let arrival = Arrival::Message {
+        message: Arc::new(message),
+        expires_at: None,
+        is_tied: false,
+    };
+    (id, arrival)
 }
 
 pub(super) fn submission(device: &str, id: u64, text: &str) -> Submission {
