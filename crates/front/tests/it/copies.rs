@@ -6,7 +6,7 @@
 //! message, replies of the store that are lost, crashes that tear what was not flushed) something may happen twice, and then
 //! under one message id; and what was answered as done has been done.
 //!
-//! `TOMBOLO_LONG=1` makes it 100,000 writes, `TOMBOLO_SEED` another run.
+//! `TOMBOLO_LONG=1` makes it 100,000 writes, `TOMBOLO_WRITES` another number, `TOMBOLO_SEED` another run.
 
 #![expect(
     clippy::print_stderr,
@@ -66,7 +66,11 @@ impl Plan {
         let is_long = std::env::var_os("TOMBOLO_LONG").is_some_and(|value| value != "0");
         Self {
             seed: number_of("TOMBOLO_SEED").unwrap_or(number),
-            writes: if is_long { 100_000 } else { 400 },
+            writes: match number_of("TOMBOLO_WRITES") {
+                Some(writes) => usize::try_from(writes).expect("it is a number of writes"),
+                None if is_long => 100_000,
+                None => 400,
+            },
             disk,
             has_faults,
         }
