@@ -129,7 +129,11 @@ impl Inbox for Memory {
         let owner = self.0.owner_of(&cell);
         let (ticket, told) = {
             let mut mailbox = self.0.mailbox(&cell);
+            let tied = self.0.tied_that_may_die(&cell, &mailbox, token, settlement);
             let (ticket, change) = mailbox.settle(owner, token, settlement, now)?;
+            if let Some(tied) = tied {
+                self.0.keep_dead_letter(&cell, &mailbox, tied);
+            }
             let told = change.map(|change| self.0.note_change(&cell, change));
             (ticket, told)
         };

@@ -24,12 +24,12 @@ use super::{
         token::Token,
     },
     Told,
-    record::{Record, Said, encode_work, said},
+    record::{Arrived, Record, Said, encode_work, said},
     written,
 };
 use crate::{
     ArrivalId, ConnectionEpoch, EntryId, OutboxDeadLetter, Page, Partition, ReplayError,
-    StoreError, Work, log::Kind,
+    Settlement, StoreError, Work, log::Kind,
 };
 
 /// A dead letter of one of the boxes.
@@ -48,6 +48,9 @@ pub(in crate::memory) trait Letter: Send + Sized + 'static {
     /// What its record says, if it is one of this box.
     fn said(said: Said) -> Option<Self::Said>;
 }
+
+/// What the record of a message says that is tied to its connection, and so has none.
+pub(in crate::memory) struct Tied(Arrived);
 
 /// A dead letter, and what it said unless that was not kept or is damaged.
 pub(in crate::memory) type Read<L> = (L, Option<<L as Letter>::Said>);
@@ -244,6 +247,51 @@ impl Engine {
 
     fn bury_again(&self, lanes: &mut Lanes, dead: book::Dead) {
         lanes.bury(dead, self.config.dead_letters);
+    }
+
+    /// A message that is tied to its connection, if a settlement with this token may make a dead letter of it and there is
+    /// a disk to keep that.
+    pub(in crate::memory) fn tied_that_may_die(
+        &self,
+        cell: &Cell,
+        mailbox: &Mailbox,
+        token: Token,
+        settlement: Settlement,
+    ) -> Option<Tied> {
+        if settlement == Settlement::Complete || self.log().is_err() {
+            return None;
+        }
+        let mut messages = mailbox.messages();
+        let has_token = |message: &&mailbox::Message| message.tokens().any(|own| own == token);
+        let message = messages.find(|message| message.is_tied && has_token(message))?;
+        Some(Tied(Arrived::of(cell, message)))
+    }
+
+    /// Keeps what a message said if it is a dead letter now: the hub hears that it is done with, so nobody else has it.
+    /// Nobody waits for that, as a device's word about a message of the hub's needs no disk.
+    pub(in crate::memory) fn keep_dead_letter(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        mailbox: &Mailbox,
+        Tied(arrived): Tied,
+    ) {
+        let sequence = arrived.sequence;
+        let Some(dead) = mailbox.find_dead(sequence) else {
+            return;
+        };
+        let arrived = Arrived {
+            delivery_count: dead.letter.delivery_count,
+            ..arrived
+        };
+        let record = Record::DeadMessage(arrived, dead.reason, dead.letter.at).encode();
+        let kept = self.append(cell, Kind::Note, record, move |engine, cell, result| {
+            if let Ok(location) = result {
+                engine.mailbox(cell).stored(sequence, location);
+            }
+        });
+        if let Err(error) = kept {
+            tracing::debug!(%error, "what a dead letter said is not kept");
+        }
     }
 
     pub(in crate::memory) async fn replay_message(

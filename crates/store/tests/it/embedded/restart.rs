@@ -1,10 +1,11 @@
 //! What a restart finds.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use iothub::CloudMessage;
 use tombolo_store::{
-    Answer, Clock as _, Done, Failure, KeyState, Lane, ReceiptState, Settlement, StoreError,
-    SubmissionId, SubmitError, Work,
+    Answer, Arrival, ArrivalId, Clock as _, ConnectionEpoch, Done, Failure, KeyState, Lane,
+    ReceiptState, Settlement, StoreError, SubmissionId, SubmitError, Work,
     conformance::{Disk, ManualClock},
 };
 
@@ -102,6 +103,54 @@ async fn dead_letters_come_back_and_can_be_replayed() {
         .map(|seen| seen.text)
         .collect();
     assert_eq!(texts, ["poison", "message"]);
+}
+
+#[tokio::test]
+async fn what_was_rejected_in_the_hubs_custody_is_kept() {
+    let dev1 = identity("dev1");
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    let lease = rig.lease("dev1").await;
+    for (number, text) in [(1, "rejected"), (2, "completed"), (3, "waits")] {
+        let message = CloudMessage {
+            payload: text.into(),
+            ..CloudMessage::default()
+        };
+        let arrival = Arrival::Message {
+            message: Arc::new(message),
+            expires_at: None,
+            is_tied: true,
+        };
+        let id = ArrivalId {
+            connection: ConnectionEpoch(1),
+            number,
+        };
+        let appended = rig.store.inbox.append(&lease, &dev1, id, arrival);
+        appended.await.unwrap();
+    }
+    let offered = rig.offered("dev1").await;
+    for (place, settlement) in [(0, Settlement::Reject), (1, Settlement::Complete)] {
+        let token = &offered[place].0;
+        assert!(rig.settle_message("dev1", token, settlement).await);
+    }
+    drop(rig);
+
+    let rig = Rig::open(&disk);
+    assert_eq!((rig.recovery.dead_letters, rig.recovery.messages), (1, 0));
+    let inbox = &rig.store.inbox;
+    let partition = tombolo_store::Partition::of(&dev1);
+    let dead = inbox.dead_letters(partition, None).await.unwrap().items;
+    inbox.replay(&dev1, dead[0].sequence).await.unwrap();
+    drop(rig);
+
+    let rig = Rig::open(&disk);
+    let offered = rig.offered("dev1").await;
+    let texts: Vec<_> = offered
+        .iter()
+        .map(|(_, _, text, _)| text.as_str())
+        .collect();
+    assert_eq!(texts, ["rejected"]);
+    assert_eq!(rig.recovery.dead_letters, 0);
 }
 
 #[tokio::test]
