@@ -49,11 +49,13 @@ pub(crate) mod files;
 mod frame;
 mod mark;
 mod recover;
+mod salvage;
 mod writer;
 
 pub(crate) use self::{
     cleaner::{Cleaner, Owner, Rewritten},
-    recover::{OpenLogError, is_file_of_log, look_through, read_record, recover, salvage},
+    recover::{OpenLogError, is_file_of_log, look_through, read_record, recover},
+    salvage::salvage,
     writer::{Kind, Limits, Log, NotWritten},
 };
 pub use self::{damage::Damage, recover::Recovered};

@@ -1,4 +1,4 @@
-//! Reading a log after a restart, and what can be saved of a damaged one.
+//! Reading a log after a restart.
 
 use std::{
     collections::BTreeMap,
@@ -336,53 +336,6 @@ fn ahead(
     })
 }
 
-/// Gives every record that can be read, in the order in which they were written, and says what cannot. Changes nothing.
-pub(crate) fn salvage(
-    files: &dyn Files,
-    mut each: impl FnMut(&[u8]),
-) -> Result<(u64, Vec<Damage>), OpenLogError> {
-    let mut damage = Vec::new();
-    let mut records = 0;
-    let mut last: Option<(u64, Hash)> = None;
-    for number in numbers(&files.names().map_err(at("."))?) {
-        let name = segment_name(number);
-        let bytes = match files.read(&name) {
-            Ok(bytes) => bytes,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(at(&name)(source)),
-        };
-        if Header::decode(&bytes).is_err() {
-            damage.push(damaged(
-                &name,
-                0,
-                HEADER.min(bytes.len()),
-                "the head of the segment",
-            ));
-        }
-        for piece in frame::pieces(&bytes) {
-            match piece {
-                Piece::Group(group) => {
-                    if last.is_some_and(|last| last != (group.number.wrapping_sub(1), group.chain))
-                    {
-                        let what = "groups before it are missing";
-                        damage.push(damaged(&name, group.offset, 0, what));
-                    }
-                    last = Some((group.number, group.hash));
-                    for (_, record) in frame::records(&bytes, number, &group) {
-                        records += 1;
-                        each(record);
-                    }
-                }
-                Piece::Bad { offset, length } => {
-                    damage.push(damaged(&name, offset, length, "no whole group"));
-                }
-                Piece::Unused { .. } => {}
-            }
-        }
-    }
-    Ok((records, damage))
-}
-
 /// The segments in order, how far the mark says the log goes, and how many entries of the mark are damaged.
 fn look(files: &dyn Files) -> Result<(Vec<u32>, Reach, usize), OpenLogError> {
     let names = files.names().map_err(at("."))?;
@@ -419,7 +372,7 @@ fn number(name: &str) -> Option<u32> {
     (segment_name(number) == name).then_some(number)
 }
 
-fn numbers(names: &[String]) -> Vec<u32> {
+pub(super) fn numbers(names: &[String]) -> Vec<u32> {
     let mut numbers: Vec<_> = names.iter().filter_map(|name| number(name)).collect();
     numbers.sort_unstable();
     numbers
@@ -439,7 +392,7 @@ fn missing(from: u32, to: u32) -> Damage {
     )
 }
 
-fn damaged(file: &str, offset: usize, bytes: usize, what: &'static str) -> Damage {
+pub(super) fn damaged(file: &str, offset: usize, bytes: usize, what: &'static str) -> Damage {
     Damage {
         file: file.to_owned(),
         offset: offset as u64,

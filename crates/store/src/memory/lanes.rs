@@ -4,6 +4,9 @@
 //! the first time is given to nobody, so that nothing leaves for the hub that a crash could forget, and nothing behind it
 //! is given either, so that the order is kept.
 
+mod entries;
+mod entry;
+
 use std::{
     collections::{HashMap, VecDeque},
     time::Instant,
@@ -11,6 +14,8 @@ use std::{
 
 use iothub::Timestamp;
 
+use self::entries::Entries;
+pub(super) use self::entry::{Entry, Fresh, Keeping, Slip, Taken};
 use super::{
     MEMORY_OF_OUTCOMES, Moment,
     book::{Book, Dead, Name, Place, Progress, Reused},
@@ -20,8 +25,8 @@ use super::{
     waiters::{Waiters, resolved},
 };
 use crate::{
-    Done, EntryId, Failure, Fingerprint, Lane, LaneSet, OutboxEntry, Outcome, Receipt,
-    ReceiptState, Stock, SubmissionId, Survival, Ticket, Work,
+    Done, EntryId, Failure, Fingerprint, Lane, LaneSet, Outcome, Receipt, ReceiptState, Stock,
+    SubmissionId, Ticket,
 };
 
 /// The three lanes of a device, and what is remembered of what was in them.
@@ -43,76 +48,6 @@ pub(super) struct Lanes {
 /// One opening of the lanes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ReaderId(u64);
-
-/// An entry that is not settled. Boxed where it is kept, so that empty lanes stay small.
-pub(super) struct Entry {
-    id: EntryId,
-    submission: SubmissionId,
-    lane: Lane,
-    /// What to do, unless that is on the disk alone.
-    work: Option<Box<Work>>,
-    keeping: Keeping,
-    accepted_at: Timestamp,
-    size: usize,
-    attempts: u32,
-    /// It was taken and has been put back alone, so it stands among what is taken.
-    is_put_back: bool,
-    tickets: Waiters<Outcome>,
-}
-
-/// What a restart does to an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Keeping {
-    /// It is forgotten, and given up at this moment.
-    Ephemeral { deadline: Instant },
-    /// It is on its way to the disk; nobody is given it before it is there.
-    Storing,
-    /// It was ephemeral, and is on its way to the disk; it may be taken.
-    Persisting { deadline: Instant },
-    /// It is on the disk.
-    Durable(Location),
-}
-
-/// One lane, in the order of ids. What is taken stands before what waits, so putting all of it back moves nothing.
-#[derive(Default)]
-struct Entries {
-    entries: VecDeque<Box<Entry>>,
-    /// How many are taken, or were and are put back alone.
-    taken: usize,
-    /// How many of these are put back alone.
-    put_back: u32,
-    /// The reader was given as many as it had room for, and has settled none since.
-    is_reader_full: bool,
-}
-
-/// A submission, measured.
-pub(super) struct Fresh {
-    pub(super) id: SubmissionId,
-    pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) lane: Lane,
-    /// None: it is on the disk alone.
-    pub(super) work: Option<Box<Work>>,
-    pub(super) keeping: Keeping,
-    pub(super) accepted_at: Timestamp,
-    pub(super) size: usize,
-}
-
-/// What a reader takes.
-pub(super) enum Taken {
-    /// It is in memory.
-    Held(OutboxEntry),
-    /// What it is to do is on the disk alone.
-    Stored(Location, Slip),
-}
-
-/// An entry without what it is to do.
-#[derive(Clone, Copy)]
-pub(super) struct Slip {
-    pub(super) id: EntryId,
-    survival: Survival,
-    accepted_at: Timestamp,
-    attempts: u32,
-}
 
 /// How far an entry is on its way to the disk.
 #[derive(Clone, Copy)]
@@ -226,13 +161,7 @@ impl Lanes {
         }
         let lane = self.lane(entry.lane);
         let was_empty = !lane.has_waiting();
-        if lane.entries.back().is_none_or(|last| last.id < id) {
-            lane.entries.push_back(entry);
-        } else {
-            // What was written again comes late after a restart.
-            let at = lane.entries.partition_point(|other| other.id < id);
-            lane.entries.insert(at, entry);
-        }
+        lane.insert(entry);
         was_empty
     }
 
@@ -673,155 +602,6 @@ impl Counts for Lanes {
     /// Receipts and keys.
     fn count(&self) -> usize {
         self.book.len()
-    }
-}
-
-impl Entries {
-    fn has_waiting(&self) -> bool {
-        let next = self.entries.get(self.taken);
-        self.put_back > 0 || next.is_some_and(|entry| entry.keeping != Keeping::Storing)
-    }
-
-    fn find(&self, id: EntryId) -> Option<usize> {
-        let first = self.entries.front()?.id;
-        // Ids grow by one at least, and nearly always by one.
-        let farthest = usize::try_from(id.0.checked_sub(first.0)?).ok()?;
-        if self
-            .entries
-            .get(farthest)
-            .is_some_and(|entry| entry.id == id)
-        {
-            return Some(farthest);
-        }
-        self.entries
-            .binary_search_by_key(&id, |entry| entry.id)
-            .ok()
-    }
-
-    fn get_mut(&mut self, id: EntryId) -> Option<&mut Box<Entry>> {
-        let at = self.find(id)?;
-        self.entries.get_mut(at)
-    }
-}
-
-impl Entry {
-    /// Bytes that it takes of what all entries together may hold.
-    pub(super) const fn held_bytes(&self) -> usize {
-        if self.work.is_some() { self.size } else { 0 }
-    }
-
-    pub(super) const fn id(&self) -> EntryId {
-        self.id
-    }
-
-    pub(super) const fn submission(&self) -> SubmissionId {
-        self.submission
-    }
-
-    pub(super) const fn lane(&self) -> Lane {
-        self.lane
-    }
-
-    pub(super) const fn keeping(&self) -> Keeping {
-        self.keeping
-    }
-
-    pub(super) const fn size(&self) -> usize {
-        self.size
-    }
-
-    pub(super) const fn accepted_at(&self) -> Timestamp {
-        self.accepted_at
-    }
-
-    pub(super) fn work(&self) -> Option<&Work> {
-        self.work.as_deref()
-    }
-
-    pub(super) fn resolve(self, outcome: Outcome) {
-        self.tickets.resolve(outcome);
-    }
-
-    fn take(&mut self) -> Taken {
-        self.is_put_back = false;
-        let attempts = self.attempts;
-        self.attempts = attempts.saturating_add(1);
-        let (survival, location) = match self.keeping {
-            Keeping::Ephemeral { deadline } | Keeping::Persisting { deadline } => {
-                (Survival::Ephemeral { deadline }, None)
-            }
-            Keeping::Storing => (Survival::Durable, None),
-            Keeping::Durable(location) => (Survival::Durable, Some(location)),
-        };
-        let slip = Slip {
-            id: self.id,
-            survival,
-            accepted_at: self.accepted_at,
-            attempts,
-        };
-        match (&self.work, location) {
-            (Some(work), _) => Taken::Held(slip.with(work.as_ref().clone())),
-            (None, Some(location)) => Taken::Stored(location, slip),
-            (None, None) => unreachable!("what is not on the disk is held"),
-        }
-    }
-}
-
-impl Taken {
-    pub(super) const fn is_held(&self) -> bool {
-        matches!(self, Self::Held(_))
-    }
-
-    /// The entry, if what it is to do is in memory.
-    pub(super) fn into_held(self) -> Option<OutboxEntry> {
-        match self {
-            Self::Held(entry) => Some(entry),
-            Self::Stored(..) => None,
-        }
-    }
-}
-
-impl Slip {
-    pub(super) const fn with(self, work: Work) -> OutboxEntry {
-        OutboxEntry {
-            id: self.id,
-            work,
-            survival: self.survival,
-            accepted_at: self.accepted_at,
-            attempts: self.attempts,
-        }
-    }
-}
-
-impl Keeping {
-    /// Whether a restart may find it.
-    pub(super) const fn is_stored(self) -> bool {
-        match self {
-            Self::Ephemeral { .. } => false,
-            Self::Storing | Self::Persisting { .. } | Self::Durable(_) => true,
-        }
-    }
-
-    /// Whether it is not known yet that it is on the disk.
-    pub(super) const fn is_on_its_way(self) -> bool {
-        match self {
-            Self::Storing | Self::Persisting { .. } => true,
-            Self::Ephemeral { .. } | Self::Durable(_) => false,
-        }
-    }
-
-    pub(super) const fn location(self) -> Option<Location> {
-        match self {
-            Self::Durable(location) => Some(location),
-            Self::Ephemeral { .. } | Self::Storing | Self::Persisting { .. } => None,
-        }
-    }
-
-    const fn deadline(self) -> Option<Instant> {
-        match self {
-            Self::Ephemeral { deadline } | Self::Persisting { deadline } => Some(deadline),
-            Self::Storing | Self::Durable(_) => None,
-        }
     }
 }
 
