@@ -1,13 +1,20 @@
 //! The inbox of one device, as a state machine. States of an entry: see `inbox.rs` of the contract.
 
+mod dead;
 mod offered;
 mod past;
+mod stored;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use iothub::{CloudMessage, Identity, Timestamp};
 
-pub(super) use self::offered::{Keeping, Message};
+pub(crate) use self::dead::DeadReason;
+pub(super) use self::{
+    dead::Dead,
+    offered::{Keeping, Message},
+    stored::Change,
+};
 use self::{
     offered::{Method, Offered},
     past::Past,
@@ -15,7 +22,6 @@ use self::{
 use super::{
     Config, Moment,
     counted::Counts,
-    location::Location,
     token::Token,
     waiters::{Waiters, lost, resolved},
 };
@@ -39,15 +45,6 @@ pub(super) struct Mailbox {
     next_sequence: u64,
 }
 
-/// A dead letter, and where what it said is.
-#[derive(Clone)]
-pub(super) struct Dead {
-    pub(super) letter: DeadLetter,
-    pub(super) arrival: ArrivalId,
-    pub(super) reason: DeadReason,
-    pub(super) stored: Option<Location>,
-}
-
 /// A message as it comes, or comes back.
 pub(super) struct Fresh {
     pub(super) arrival: ArrivalId,
@@ -64,39 +61,6 @@ pub(super) struct Fresh {
 pub(super) struct Appended {
     pub(super) ticket: Ticket<Settlement>,
     pub(super) fresh: Option<u64>,
-}
-
-/// What a settlement did to a message that is on the disk.
-#[derive(Clone, Copy)]
-pub(super) struct Change {
-    pub(super) arrival: ArrivalId,
-    pub(super) sequence: u64,
-    pub(super) token: Token,
-    pub(super) settlement: Settlement,
-    /// How often it has been abandoned.
-    pub(super) delivery_count: u32,
-    pub(super) is_gone: bool,
-    /// It is a dead letter, for this reason.
-    pub(super) died: Option<DeadReason>,
-}
-
-/// Why a message is a dead letter.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum DeadReason {
-    Rejected,
-    Expired,
-    DeliveryCountExceeded,
-}
-
-impl DeadReason {
-    /// IoT Hub's word in the feedback of a cloud-to-device message ("Message feedback" in "Send cloud-to-device messages").
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rejected => "Rejected",
-            Self::Expired => "Expired",
-            Self::DeliveryCountExceeded => "DeliveryCountExceeded",
-        }
-    }
 }
 
 struct Settled {
@@ -215,12 +179,6 @@ impl Mailbox {
         })
     }
 
-    /// Puts a message in that was there before a restart, in its place.
-    pub(super) fn restore(&mut self, sequence: u64, fresh: Fresh) {
-        self.unstore(sequence);
-        self.insert(sequence, fresh, Waiters::none());
-    }
-
     fn insert(&mut self, sequence: u64, fresh: Fresh, tickets: Waiters<Settlement>) {
         self.next_sequence = self.next_sequence.max(sequence + 1);
         let message = Message {
@@ -244,72 +202,6 @@ impl Mailbox {
         let at = self.offered.iter().position(later);
         let at = at.unwrap_or(self.offered.len());
         self.offered.insert(at, Offered::Message(Box::new(message)));
-    }
-
-    /// A message that was on its way to the disk is there, or was written again elsewhere.
-    pub(super) fn stored(&mut self, sequence: u64, location: Location) {
-        if let Some(message) = self.message_mut(sequence) {
-            message.keeping = Keeping::Durable(location);
-        } else if let Some(dead) = self.dead_mut(sequence) {
-            dead.stored = Some(location);
-        }
-    }
-
-    /// A message that was on its way to the disk will not get there: it never came.
-    pub(super) fn not_stored(&mut self, sequence: u64) {
-        let is_it = |offered: &mut Offered| match offered {
-            Offered::Message(message) => {
-                message.sequence == sequence && message.keeping == Keeping::Storing
-            }
-            Offered::Method(_) => false,
-        };
-        self.offered.extract_if(.., is_it).for_each(drop);
-    }
-
-    /// Removes what was there before a restart and is gone by a later record.
-    pub(super) fn unstore(&mut self, sequence: u64) -> Option<Box<Message>> {
-        self.dead.retain(|dead| dead.letter.sequence != sequence);
-        let at = self.offered.iter().position(|offered| match offered {
-            Offered::Message(message) => message.sequence == sequence,
-            Offered::Method(_) => false,
-        })?;
-        Some(self.take_message(at))
-    }
-
-    /// Does again what a settlement did before a restart.
-    pub(super) fn change_again(
-        &mut self,
-        owner: Owner<'_>,
-        change: Change,
-        at: Timestamp,
-        now: Moment,
-    ) {
-        self.next_sequence = self.next_sequence.max(change.sequence + 1);
-        if !change.is_gone {
-            if let Some(message) = self.message_mut(change.sequence) {
-                message.delivery_count = change.delivery_count;
-            }
-            return;
-        }
-        let message = self.unstore(change.sequence);
-        if let (Some(message), Some(reason)) = (&message, change.died) {
-            let dead = Dead::of(owner, message, change.delivery_count, reason, at);
-            self.bury(owner.config.dead_letters, dead);
-        }
-        self.past.settled(
-            change.token,
-            change.settlement,
-            Conclusion::Gateway,
-            now.instant,
-        );
-        let settlement = match change.settlement {
-            Settlement::Complete => Settlement::Complete,
-            Settlement::Abandon | Settlement::Reject => Settlement::Reject,
-        };
-        match message {
-            Some(message) => self.past.left(&message, settlement, now.instant),
-            None => self.past.arrived(change.arrival, settlement, now.instant),
-        }
     }
 
     pub(super) fn set_desired(&mut self, desired: Option<Desired>) {
@@ -544,34 +436,9 @@ impl Mailbox {
         dead.find(|dead| dead.letter.sequence == sequence)
     }
 
-    /// The dead letter of this sequence, if its record is there.
-    pub(super) fn dead_at(&self, sequence: u64, location: Location) -> Option<&Dead> {
-        let dead = self.find_dead(sequence);
-        dead.filter(|dead| dead.stored == Some(location))
-    }
-
-    /// A record was written again elsewhere.
-    pub(super) fn moved(&mut self, sequence: u64, from: Location, to: Location) {
-        if let Some(message) = self.message_mut(sequence)
-            && message.keeping == Keeping::Durable(from)
-        {
-            message.keeping = Keeping::Durable(to);
-        } else if let Some(dead) = self.dead_mut(sequence)
-            && dead.stored == Some(from)
-        {
-            dead.stored = Some(to);
-        }
-    }
-
     /// A message that is offered, or on its way to the disk.
     pub(super) fn message(&self, sequence: u64) -> Option<&Message> {
         self.messages().find(|message| message.sequence == sequence)
-    }
-
-    /// Whether an arrival is on its way to the disk.
-    pub(super) fn is_on_its_way(&self, arrival: ArrivalId) -> bool {
-        self.messages()
-            .any(|message| message.arrival == arrival && message.keeping == Keeping::Storing)
     }
 
     /// What there is, for the operator.
@@ -588,27 +455,6 @@ impl Mailbox {
     /// How many messages are offered.
     pub(super) fn offered(&self) -> usize {
         self.messages().count()
-    }
-
-    /// Where the records are that live on the disk.
-    pub(super) fn stored_at(&self) -> impl Iterator<Item = Location> {
-        let messages = self
-            .messages()
-            .filter_map(|message| message.keeping.location());
-        messages.chain(self.dead.iter().filter_map(|dead| dead.stored))
-    }
-
-    /// The message whose record is there.
-    pub(super) fn message_at(&self, location: Location) -> Option<&Message> {
-        self.messages()
-            .find(|message| message.keeping == Keeping::Durable(location))
-    }
-
-    /// What a dead letter said cannot be read any more.
-    pub(super) fn lose_content(&mut self, location: Location) {
-        for dead in &mut self.dead {
-            dead.stored.take_if(|stored| *stored == location);
-        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -824,45 +670,5 @@ impl Counts for Mailbox {
     /// Bytes of the messages that are offered.
     fn count(&self) -> usize {
         self.messages().map(|message| message.message.size()).sum()
-    }
-}
-
-impl Dead {
-    /// What to note when it is a dead letter no more.
-    pub(super) const fn settled_for_good(&self) -> Change {
-        Change {
-            arrival: self.arrival,
-            sequence: self.letter.sequence,
-            token: Token::from_bits(0),
-            settlement: Settlement::Reject,
-            delivery_count: self.letter.delivery_count,
-            is_gone: true,
-            died: None,
-        }
-    }
-
-    fn of(
-        owner: Owner<'_>,
-        message: &Message,
-        delivery_count: u32,
-        reason: DeadReason,
-        at: Timestamp,
-    ) -> Self {
-        let letter = DeadLetter {
-            identity: owner.identity.clone(),
-            sequence: message.sequence,
-            message_id: message.message.system.message_id.clone(),
-            bytes: message.message.payload.len(),
-            delivery_count,
-            arrived_at: message.arrived_at,
-            reason: reason.as_str(),
-            at,
-        };
-        Self {
-            letter,
-            arrival: message.arrival,
-            reason,
-            stored: message.keeping.location(),
-        }
     }
 }

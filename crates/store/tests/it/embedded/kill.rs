@@ -23,7 +23,7 @@ async fn a_killed_process_loses_nothing_that_was_promised() {
     for round in 0..rounds {
         let lines = rng.usize(1..60);
         promised.extend(killed(folder.path(), round, lines));
-        let opened = embedded::open(memory::Config::default(), &config(folder.path()));
+        let opened = embedded::open(bounds(), &config(folder.path()));
         let opened = opened.unwrap_or_else(|error| panic!("round {round}: {error}"));
         let mut found = Vec::new();
         for device in 0..DEVICES {
@@ -96,7 +96,7 @@ fn killed(folder: &Path, round: u64, lines: usize) -> Vec<u64> {
 async fn write_until_killed() {
     let folder = std::env::var(FOLDER).unwrap();
     let round: u64 = std::env::var(ROUND).unwrap().parse().unwrap();
-    let opened = embedded::open(memory::Config::default(), &config(Path::new(&folder))).unwrap();
+    let opened = embedded::open(bounds(), &config(Path::new(&folder))).unwrap();
     let mut tasks = JoinSet::new();
     for device in 0..DEVICES {
         let outbox = opened.store.outbox.clone();
@@ -112,6 +112,14 @@ async fn write_until_killed() {
     tokio::time::timeout(Duration::from_secs(60), tasks.join_all())
         .await
         .unwrap();
+}
+
+/// Every write of a thousand rounds has a key.
+fn bounds() -> memory::Config {
+    memory::Config {
+        keys: 1_000_000,
+        ..memory::Config::default()
+    }
 }
 
 fn config(folder: &Path) -> embedded::Config {
