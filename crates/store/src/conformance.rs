@@ -128,6 +128,7 @@ macro_rules! conformance {
                 an_abandoned_message_is_offered_again_in_its_place,
                 a_message_abandoned_too_often_is_a_dead_letter,
                 an_expired_message_is_shown_to_nobody,
+                a_wall_clock_that_is_set_ends_no_message,
                 an_expired_tied_message_goes_with_its_connection,
                 a_delivery_lease_hides_from_receive_alone,
                 a_delivery_lease_ends_with_its_time,

@@ -234,7 +234,8 @@ pub enum Arrival {
     Message {
         /// The message.
         message: Arc<CloudMessage>,
-        /// From when on it is shown to nobody.
+        /// From when on it is shown to nobody. What is left of its life passes by the monotonic clock: a wall clock that is
+        /// set meanwhile ends no message. After a restart the wall clock says again what is left.
         expires_at: Option<Timestamp>,
         /// Whether it is withdrawn with its connection: the hub then has it still (custody `hub`).
         is_tied: bool,

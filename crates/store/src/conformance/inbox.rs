@@ -308,6 +308,22 @@ pub async fn an_expired_message_is_shown_to_nobody(engine: Engine) {
     assert_eq!(letters[0].reason, "Expired");
 }
 
+/// A wall clock that is set ends no message, and keeps none for longer.
+pub async fn a_wall_clock_that_is_set_ends_no_message(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    for (number, seconds) in (1..).zip([3600, -3600, 10 * 86_400, -10 * 86_400]) {
+        let expires_at = engine.clock.timestamp().saturating_add(PATIENCE);
+        let (_, appended) = device
+            .append_shown(arrival(1, number), &expiring(expires_at, false))
+            .await;
+        engine.clock.move_wall_clock(seconds);
+        assert_eq!(device.messages().await.len(), 1, "{seconds}");
+        engine.clock.advance(PATIENCE);
+        assert_eq!(device.messages().await.len(), 0, "{seconds}");
+        assert_eq!(outcome(appended).await, Settlement::Reject);
+    }
+}
+
 /// A tied message that is expired is shown to nobody and is no dead letter: the hub has it, until it is withdrawn.
 pub async fn an_expired_tied_message_goes_with_its_connection(engine: Engine) {
     let device = engine.owned("dev1").await;

@@ -129,7 +129,7 @@ impl Mailbox {
                     is_tied,
                     keeping,
                 };
-                self.offer(owner, fresh)
+                self.offer(owner, fresh, now)
             }
             Arrival::Method {
                 id: method,
@@ -166,20 +166,24 @@ impl Mailbox {
         &mut self,
         owner: Owner<'_>,
         fresh: Fresh,
+        now: Moment,
     ) -> Result<Appended, AppendError> {
         if self.messages().count() + self.settled.len() >= owner.config.inbox_messages {
             return Err(AppendError::Full);
         }
         let (tickets, ticket) = Waiters::new();
         let sequence = self.next_sequence;
-        self.insert(sequence, fresh, tickets);
+        self.insert(sequence, fresh, tickets, now);
         Ok(Appended {
             ticket,
             fresh: Some(sequence),
         })
     }
 
-    fn insert(&mut self, sequence: u64, fresh: Fresh, tickets: Waiters<Settlement>) {
+    fn insert(&mut self, sequence: u64, fresh: Fresh, tickets: Waiters<Settlement>, now: Moment) {
+        let lives = fresh
+            .expires_at
+            .map(|at| at.saturating_since(now.timestamp));
         self.next_sequence = self.next_sequence.max(sequence + 1);
         let message = Message {
             arrival: fresh.arrival,
@@ -189,6 +193,8 @@ impl Mailbox {
             delivery_count: fresh.delivery_count,
             arrived_at: fresh.arrived_at,
             expires_at: fresh.expires_at,
+            // What ends beyond all time does not end.
+            lives_until: lives.and_then(|lives| now.instant.checked_add(lives)),
             is_tied: fresh.is_tied,
             is_acknowledged: false,
             keeping: fresh.keeping,

@@ -330,7 +330,7 @@ impl Engine {
         if mailbox.find_dead(sequence).is_none() {
             return Err(ReplayError::Unknown);
         }
-        let offered = mailbox.offer(self.owner_of(cell), fresh);
+        let offered = mailbox.offer(self.owner_of(cell), fresh, self.now());
         let offered = offered.map_err(|_| ReplayError::Full)?;
         let again = offered.fresh.ok_or(ReplayError::Full)?;
         let dead = mailbox.exhume(sequence).ok_or(ReplayError::Unknown)?;

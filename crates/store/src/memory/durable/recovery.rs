@@ -48,7 +48,7 @@ impl Engine {
                 let cell = self.cell_or_new(&identity);
                 self.lanes(&cell).book_mut().remove(Name::key(id));
             }
-            Record::Arrived(arrived) => self.apply_arrived(arrived, location),
+            Record::Arrived(arrived) => self.apply_arrived(arrived, location, now),
             Record::Changed(changed) => self.apply_changed(changed, now),
             Record::DeadMessage(arrived, reason, at) => {
                 let cell = self.cell_or_new(&arrived.identity);
@@ -169,7 +169,7 @@ impl Engine {
             .put(Name::key(key.id), record, now);
     }
 
-    fn apply_arrived(&self, arrived: Arrived, location: Location) {
+    fn apply_arrived(&self, arrived: Arrived, location: Location, now: Moment) {
         let cell = self.cell_or_new(&arrived.identity);
         let fresh = mailbox::Fresh {
             arrival: arrived.arrival,
@@ -181,7 +181,7 @@ impl Engine {
             is_tied: false,
             keeping: mailbox::Keeping::Durable(location),
         };
-        self.mailbox(&cell).restore(arrived.sequence, fresh);
+        self.mailbox(&cell).restore(arrived.sequence, fresh, now);
     }
 
     fn apply_changed(&self, changed: Changed, now: Moment) {

@@ -21,6 +21,8 @@ pub(in crate::memory) struct Message {
     pub(in crate::memory) delivery_count: u32,
     pub(in crate::memory) arrived_at: Timestamp,
     pub(in crate::memory) expires_at: Option<Timestamp>,
+    /// Until when it lives, as far as this process is concerned: a wall clock that is set meanwhile ends nothing.
+    pub(in crate::memory) lives_until: Option<Instant>,
     pub(in crate::memory) is_tied: bool,
     /// Whether it is known that the hub was told of it, if it is not tied.
     pub(in crate::memory) is_acknowledged: bool,
@@ -113,7 +115,7 @@ impl Message {
     }
 
     pub(in crate::memory) fn is_expired(&self, now: Moment) -> bool {
-        self.expires_at.is_some_and(|at| at <= now.timestamp)
+        self.lives_until.is_some_and(|until| until <= now.instant)
     }
 
     pub(in crate::memory) fn to_entry(&self) -> MessageEntry {

@@ -25,9 +25,9 @@ pub(in crate::memory) struct Change {
 
 impl Mailbox {
     /// Puts a message in that was there before a restart, in its place.
-    pub(in crate::memory) fn restore(&mut self, sequence: u64, fresh: Fresh) {
+    pub(in crate::memory) fn restore(&mut self, sequence: u64, fresh: Fresh, now: Moment) {
         self.unstore(sequence);
-        self.insert(sequence, fresh, Waiters::none());
+        self.insert(sequence, fresh, Waiters::none(), now);
     }
 
     /// A message that was on its way to the disk is there, or was written again elsewhere.
