@@ -102,6 +102,7 @@ macro_rules! conformance {
                 the_backlog_lists_devices_whose_entries_wait,
                 a_durable_entry_is_kept_or_refused,
                 a_persisted_entry_has_no_deadline,
+                what_is_durable_is_not_given_up,
                 a_failure_that_may_pass_puts_a_durable_entry_back,
                 a_durable_entry_that_fails_for_good_is_a_dead_letter,
                 a_discarded_dead_letter_is_gone,

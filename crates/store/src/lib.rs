@@ -66,8 +66,8 @@ pub use inbox::{
 pub use judge::{Judge, JudgeSeat, Verdict};
 pub use leases::{Leases, NodeId, SessionLease};
 pub use outbox::{
-    Done, EntryId, Failure, Lane, LaneSet, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader,
-    Outcome, Submission, SubmissionId, Survival, Work,
+    Done, EntryId, Failure, GivenUp, Lane, LaneSet, Outbox, OutboxDeadLetter, OutboxEntry,
+    OutboxReader, Outcome, Submission, SubmissionId, Survival, Work,
 };
 pub use receipt::{Answer, AnswerTooLong, Fingerprint, KeyId, KeyState, Receipt, ReceiptState};
 pub use registry::{

@@ -179,6 +179,24 @@ pub trait OutboxReader: Send {
     ///
     /// The lease is stale, or the store failed.
     async fn settle(&mut self, id: EntryId, outcome: Outcome) -> Result<(), StoreError>;
+
+    /// Settles an entry that this reader took with a failure, unless it is durable meanwhile or on its way to the disk: then
+    /// it stays taken, and is from here on what a durable entry is. Whoever has taken an ephemeral entry gives it up so, for
+    /// putting it back would send it behind those that were taken after it, or twice.
+    ///
+    /// # Errors
+    ///
+    /// The lease is stale, or the store failed.
+    async fn give_up(&mut self, id: EntryId, failure: Failure) -> Result<GivenUp, StoreError>;
+}
+
+/// What giving an entry up did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum GivenUp {
+    /// It is settled, or was before.
+    Settled,
+    /// It is durable: it is still taken.
+    Kept,
 }
 
 impl dyn OutboxReader {

@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 
 use crate::{
     Answer, AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, DeadLetter,
-    DeliveryLease, Demand, Desired, DeviceRecord, EntryId, Fingerprint, Inbox, InboxView, KeyError,
-    KeyId, KeyState, Lane, LaneSet, Leases, LockToken, MethodRequestId, Needs, NeedsNow,
-    NeedsWatch, NodeId, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page,
-    Partition, PersistError, PutTokenError, Receipt, Registry, ReplayError, SessionLease,
+    DeliveryLease, Demand, Desired, DeviceRecord, EntryId, Failure, Fingerprint, GivenUp, Inbox,
+    InboxView, KeyError, KeyId, KeyState, Lane, LaneSet, Leases, LockToken, MethodRequestId, Needs,
+    NeedsNow, NeedsWatch, NodeId, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome,
+    Page, Partition, PersistError, PutTokenError, Receipt, Registry, ReplayError, SessionLease,
     SettleError, Settlement, Signals, Status, Stock, Store, StoreError, Submission, SubmissionId,
     SubmitError, Ticket, TokenHash, TokenId, TokenRecord, Watch, Work,
 };
@@ -212,6 +212,10 @@ impl OutboxReader for FaultyReader {
 
     async fn settle(&mut self, id: EntryId, outcome: Outcome) -> Result<(), StoreError> {
         self.faults.around(self.reader.settle(id, outcome)).await
+    }
+
+    async fn give_up(&mut self, id: EntryId, failure: Failure) -> Result<GivenUp, StoreError> {
+        self.faults.around(self.reader.give_up(id, failure)).await
     }
 }
 

@@ -12,9 +12,9 @@ use super::{
     },
 };
 use crate::{
-    Clock as _, Done, Failure, Fingerprint, KeyError, KeyId, KeyState, Lane, OutboxDeadLetter,
-    OutboxReader, Partition, PersistError, Receipt, ReceiptState, ReplayError, SessionState,
-    Status, Stock, StoreError, SubmissionId, SubmitError, Work,
+    Clock as _, Done, Failure, Fingerprint, GivenUp, KeyError, KeyId, KeyState, Lane,
+    OutboxDeadLetter, OutboxReader, Partition, PersistError, Receipt, ReceiptState, ReplayError,
+    SessionState, Status, Stock, StoreError, SubmissionId, SubmitError, Work,
 };
 
 /// Inside one lane of a device, entries are taken in the order of submission, and their ids grow.
@@ -529,6 +529,40 @@ pub async fn a_persisted_entry_has_no_deadline(engine: Engine) {
     assert_eq!(again, Ok(()), "it is settled");
 }
 
+/// A reader that gives an entry up keeps it if it has become durable since it was taken; otherwise it is settled.
+pub async fn what_is_durable_is_not_given_up(engine: Engine) {
+    let device = engine.owned("dev1").await;
+    let kept = device.submit(1, telemetry("one")).await;
+    let given_up = device.submit(2, telemetry("two")).await;
+    let mut reader = device.open().await;
+    let entries = reader.take(Lane::Telemetry, 9).await;
+    let entries = entries.expect("the lease stands");
+    let outbox = &engine.store.outbox;
+    let persisted = sure(|| outbox.persist(&device.identity, SubmissionId(1))).await;
+    let expected = match persisted {
+        Ok(()) => GivenUp::Kept,
+        Err(_) => GivenUp::Settled,
+    };
+    for (entry, expected) in entries.iter().zip([expected, GivenUp::Settled]) {
+        // Twice is harmless.
+        for _ in 0..2 {
+            let given_up = give_up(&mut reader, entry, Failure::HubTimeout).await;
+            assert_eq!(given_up, expected);
+        }
+    }
+    assert_eq!(outcome(given_up).await, Err(Failure::HubTimeout));
+    if expected == GivenUp::Kept {
+        let none = reader.take(Lane::Telemetry, 9).await;
+        assert_eq!(
+            none.expect("the lease stands").len(),
+            0,
+            "it is still taken"
+        );
+        settle(&mut reader, &entries[0], Ok(Done::Acknowledged)).await;
+        assert_eq!(outcome(kept).await, Ok(Done::Acknowledged));
+    }
+}
+
 /// A failure that may pass puts a durable entry back, before what came after it.
 pub async fn a_failure_that_may_pass_puts_a_durable_entry_back(engine: Engine) {
     let device = engine.owned("dev1").await;
@@ -848,6 +882,16 @@ async fn settle(
     rig::settle(reader, entry.id, outcome)
         .await
         .expect("the lease stands");
+}
+
+async fn give_up(
+    reader: &mut Box<dyn OutboxReader>,
+    entry: &crate::OutboxEntry,
+    failure: Failure,
+) -> GivenUp {
+    rig::give_up(reader, entry.id, failure)
+        .await
+        .expect("the lease stands")
 }
 
 const ROUNDS: u128 = 200;

@@ -10,10 +10,10 @@ use iothub::{
 use super::Engine;
 use crate::{
     AppendError, Arrival, ArrivalId, Clock as _, Conclusion, ConnectionEpoch, DeadLetter, EntryId,
-    Fingerprint, InboxEntry, InboxView, KeyError, LockToken, MessageEntry, MethodEntry,
-    MethodRequestId, NodeId, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome, Page, Partition,
-    PersistError, PutTokenError, ReceiptState, SessionLease, SettleError, Settlement, StoreError,
-    Submission, SubmissionId, SubmitError, Survival, Ticket, Work,
+    Failure, Fingerprint, GivenUp, InboxEntry, InboxView, KeyError, LockToken, MessageEntry,
+    MethodEntry, MethodRequestId, NodeId, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome,
+    Page, Partition, PersistError, PutTokenError, ReceiptState, SessionLease, SettleError,
+    Settlement, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket, Work,
 };
 
 /// A device that one node owns.
@@ -259,6 +259,21 @@ pub(super) async fn sure<T, E: Unsure, F: Future<Output = Result<T, E>>>(
 ) -> Result<T, E> {
     for _ in 0..MOST_LOST {
         match call().await {
+            Err(error) if error.is_unknown() => {}
+            known => return known,
+        }
+    }
+    panic!("{MOST_LOST} replies were lost, one after the other")
+}
+
+/// Gives an entry of the outbox up, until it is known what that did.
+pub(super) async fn give_up(
+    reader: &mut Box<dyn OutboxReader>,
+    id: EntryId,
+    failure: Failure,
+) -> Result<GivenUp, StoreError> {
+    for _ in 0..MOST_LOST {
+        match reader.give_up(id, failure.clone()).await {
             Err(error) if error.is_unknown() => {}
             known => return known,
         }

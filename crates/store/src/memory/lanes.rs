@@ -316,6 +316,16 @@ impl Lanes {
         Settled::Gone(entry)
     }
 
+    /// Whether an entry that was taken is durable, or on its way to the disk.
+    pub(super) fn is_to_be_kept(&self, id: EntryId) -> bool {
+        let mut lanes = self.lanes.iter();
+        let keeping = lanes.find_map(|lane| Some(lane.entries[lane.find(id)?].keeping));
+        keeping.is_some_and(|keeping| match keeping {
+            Keeping::Storing | Keeping::Persisting { .. } | Keeping::Durable(_) => true,
+            Keeping::Ephemeral { .. } => false,
+        })
+    }
+
     /// Takes an ephemeral entry back that no reader has or had; resolve it with [`Failure::NoSession`], without the lock.
     /// The second answer is whether nothing of the submission was or will be sent.
     pub(super) fn take_back(

@@ -17,9 +17,9 @@ use super::{
     partitioned::page_of,
 };
 use crate::{
-    EntryId, Failure, Lane, LaneSet, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome,
-    Page, Partition, PersistError, ReplayError, SessionLease, Stock, StoreError, Submission,
-    SubmissionId, SubmitError, Survival, Ticket, Work,
+    EntryId, Failure, GivenUp, Lane, LaneSet, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader,
+    Outcome, Page, Partition, PersistError, ReplayError, SessionLease, Stock, StoreError,
+    Submission, SubmissionId, SubmitError, Survival, Ticket, Work,
 };
 
 #[async_trait]
@@ -279,15 +279,36 @@ impl OutboxReader for Reader {
     }
 
     async fn settle(&mut self, id: EntryId, outcome: Outcome) -> Result<(), StoreError> {
-        let now = self.engine.now();
-        let dead_letters = self.engine.config.dead_letters;
+        let settled = self.with_lanes(|lanes| self.settle_in(lanes, id, &outcome))?;
+        self.settled(settled, outcome);
+        Ok(())
+    }
+
+    async fn give_up(&mut self, id: EntryId, failure: Failure) -> Result<GivenUp, StoreError> {
+        let outcome = Err(failure);
+        // Looked at and settled under one lock: it may become durable at any moment.
         let settled = self.with_lanes(|lanes| {
-            let settled = lanes.settle(id, &outcome, dead_letters, now);
-            if let Settled::Gone(entry) = &settled {
-                self.engine.note_settled(&self.cell, lanes, entry);
-            }
-            settled
+            (!lanes.is_to_be_kept(id)).then(|| self.settle_in(lanes, id, &outcome))
         })?;
+        let Some(settled) = settled else {
+            return Ok(GivenUp::Kept);
+        };
+        self.settled(settled, outcome);
+        Ok(GivenUp::Settled)
+    }
+}
+
+impl Reader {
+    fn settle_in(&self, lanes: &mut Lanes, id: EntryId, outcome: &Outcome) -> Settled {
+        let dead_letters = self.engine.config.dead_letters;
+        let settled = lanes.settle(id, outcome, dead_letters, self.engine.now());
+        if let Settled::Gone(entry) = &settled {
+            self.engine.note_settled(&self.cell, lanes, entry);
+        }
+        settled
+    }
+
+    fn settled(&self, settled: Settled, outcome: Outcome) {
         match settled {
             Settled::Nothing => {}
             Settled::PutBack => self.cell.submitted.ring(),
@@ -298,11 +319,8 @@ impl OutboxReader for Reader {
                 entry.resolve(outcome);
             }
         }
-        Ok(())
     }
-}
 
-impl Reader {
     /// Works on the lanes if this is still their reader, and its lease stands.
     fn with_lanes<T>(&self, work: impl FnOnce(&mut Lanes) -> T) -> Result<T, StoreError> {
         let _standing = self

@@ -136,8 +136,7 @@ impl Driver {
             return Ok(());
         };
         while let Some((id, work)) = self.in_flight.take_unsent() {
-            self.session.cancel(id, now());
-            self.fail(&work, work.failure(failure.clone())).await?;
+            self.give_up(id, work, failure.clone()).await?;
         }
         Ok(())
     }

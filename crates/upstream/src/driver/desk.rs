@@ -7,8 +7,9 @@ use std::{
 
 use iothub::Identity;
 use store::{
-    AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, Desired, EntryId, Lane, LaneSet,
-    NeedsWatch, OutboxEntry, OutboxReader, Outcome, Settlement, Status, Store, StoreError, Ticket,
+    AppendError, Arrival, ArrivalId, Conclusion, ConnectionEpoch, Desired, EntryId, Failure,
+    GivenUp, Lane, LaneSet, NeedsWatch, OutboxEntry, OutboxReader, Outcome, Settlement, Status,
+    Store, StoreError, Ticket,
 };
 
 use super::desired::Cell;
@@ -137,6 +138,14 @@ impl Lanes {
 
     pub(super) async fn settle(&mut self, id: EntryId, outcome: Outcome) -> Result<(), StoreError> {
         insist!(self.0.settle(id, outcome.clone()))
+    }
+
+    pub(super) async fn give_up(
+        &mut self,
+        id: EntryId,
+        failure: Failure,
+    ) -> Result<GivenUp, StoreError> {
+        insist!(self.0.give_up(id, failure.clone()))
     }
 }
 

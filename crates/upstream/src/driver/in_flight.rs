@@ -91,6 +91,14 @@ impl InFlight {
         self.take(|work| work.deadline.is_some() && !work.may_have_arrived)
     }
 
+    /// Takes work back that has become durable.
+    pub(super) fn keep(&mut self, work: Work) {
+        self.works.push(Work {
+            deadline: None,
+            ..work
+        });
+    }
+
     /// Takes out what the twin and the telemetry lane have there.
     pub(super) fn take_sendable(&mut self) -> Option<(WorkId, Work)> {
         self.take(Work::is_sendable)

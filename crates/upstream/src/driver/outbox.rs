@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use session::{NotTaken, WorkId};
-use store::{Done, Failure, Lane, LaneSet, OutboxEntry, StoreError, Survival, Work};
+use store::{Done, Failure, GivenUp, Lane, LaneSet, OutboxEntry, StoreError, Survival, Work};
 
 use super::{
     Driver, LOOK_AGAIN,
@@ -66,7 +66,7 @@ impl Driver {
     ) -> Result<(), StoreError> {
         let waited = wall_now().saturating_since(entry.accepted_at);
         self.node.meters.lane(lane).wait_seconds.record(waited);
-        let deadline = match entry.survival {
+        let mut deadline = match entry.survival {
             Survival::Durable => None,
             Survival::Ephemeral { deadline } => Some(deadline),
         };
@@ -75,8 +75,13 @@ impl Driver {
         if let (Some(failure), Some(_)) = (failure, deadline) {
             // Whoever tries again a moment later is to find the next attempt made.
             self.session.hurry(now);
-            self.node.meters.lane(lane).failed.increment(1);
-            return self.lanes.settle(entry.id, Err(failure)).await;
+            match self.lanes.give_up(entry.id, failure).await? {
+                GivenUp::Settled => {
+                    self.node.meters.lane(lane).failed.increment(1);
+                    return Ok(());
+                }
+                GivenUp::Kept => deadline = None,
+            }
         }
         let reads = matches!(entry.work, Work::TwinRead).then(|| {
             // Changes are subscribed to before the twin is read, so that its answer can be kept up to date.
@@ -182,6 +187,28 @@ impl Driver {
             }
             Origin::OwnRead | Origin::OwnAnswer => Ok(()),
         }
+    }
+
+    /// Nobody waits for this work, or there is no hub for it: it fails. What has become durable since it was taken stays
+    /// where it is in the session, before what was taken later.
+    pub(super) async fn give_up(
+        &mut self,
+        id: WorkId,
+        work: in_flight::Work,
+        cause: Failure,
+    ) -> Result<(), StoreError> {
+        let Origin::Entry { id: entry, lane } = work.origin else {
+            self.session.cancel(id, now());
+            return Ok(());
+        };
+        match self.lanes.give_up(entry, work.failure(cause)).await? {
+            GivenUp::Settled => {
+                self.session.cancel(id, now());
+                self.node.meters.lane(lane).failed.increment(1);
+            }
+            GivenUp::Kept => self.in_flight.keep(work),
+        }
+        Ok(())
     }
 
     /// The hub has closed the connection, maybe for what it was sent. As soon as there is a suspect, everything goes back

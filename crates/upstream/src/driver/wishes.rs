@@ -16,9 +16,7 @@ impl Driver {
         let now = now();
         self.session.handle_timeout(now);
         while let Some((id, work)) = self.in_flight.take_overdue(now) {
-            self.session.cancel(id, now);
-            self.fail(&work, work.failure(Failure::HubUnavailable))
-                .await?;
+            self.give_up(id, work, Failure::HubUnavailable).await?;
         }
         self.calls.expire(now);
         if self.held.until().is_some_and(|until| until <= now) {

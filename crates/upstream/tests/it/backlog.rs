@@ -1,9 +1,9 @@
 //! What is stored goes out when it can, in order, once for all.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use iothub::{HubError, twin::ReportedPatch};
-use store::{Done, Failure, ReceiptState, SessionState, Work};
+use store::{Done, Failure, ReceiptState, SessionState, Survival, Work};
 
 use crate::{
     hub::{Connection, Packet},
@@ -60,6 +60,47 @@ async fn a_backlog_is_reason_enough_for_a_session_after_a_restart() {
             }
         })
         .await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_stored_while_the_hub_has_it_is_sent_once() {
+    let rig = Rig::durable().await;
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let survival = Survival::Ephemeral { deadline };
+    let (id, stored) = rig.submit_as(telemetry("1"), survival).await;
+    let (_, given_up) = rig.submit_as(telemetry("2"), survival).await;
+    let mut connection = rig.hub.accept(false).await;
+    let mut packet_ids = Vec::new();
+    for payload in [b"1", b"2"] {
+        let (_, published, packet_id) = connection.next_publish().await;
+        assert_eq!(published, payload);
+        packet_ids.extend(packet_id);
+    }
+    rig.store.outbox.persist(&dev1(), id).await.unwrap();
+    // The deadline of both is over.
+    assert_eq!(soon(given_up).await, Ok(Err(Failure::HubTimeout)));
+    for packet_id in packet_ids {
+        connection.puback(packet_id).await;
+    }
+    assert_eq!(soon(stored).await, Ok(Ok(Done::Acknowledged)));
+    rig.store(telemetry("3")).await;
+    assert_eq!(take_one(&mut connection).await, b"3");
+}
+
+#[tokio::test]
+async fn what_is_stored_while_there_is_no_hub_stays_before_what_came_later() {
+    let rig = Rig::durable().await;
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let survival = Survival::Ephemeral { deadline };
+    let (id, _) = rig.submit_as(telemetry("1"), survival).await;
+    let (_, given_up) = rig.submit_as(telemetry("2"), survival).await;
+    rig.store.outbox.persist(&dev1(), id).await.unwrap();
+    rig.store(telemetry("3")).await;
+    assert!(soon(given_up).await.unwrap().is_err());
+    let mut connection = rig.hub.accept(false).await;
+    for payload in [b"1", b"3"] {
+        assert_eq!(take_one(&mut connection).await, payload);
     }
 }
 

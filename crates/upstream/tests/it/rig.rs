@@ -124,7 +124,11 @@ impl Rig {
         ticket
     }
 
-    async fn submit_as(&self, work: Work, survival: Survival) -> (SubmissionId, Ticket<Outcome>) {
+    pub(crate) async fn submit_as(
+        &self,
+        work: Work,
+        survival: Survival,
+    ) -> (SubmissionId, Ticket<Outcome>) {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = SubmissionId(NEXT.fetch_add(1, Ordering::Relaxed).into());
         let submission = Submission {
