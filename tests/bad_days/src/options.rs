@@ -1,0 +1,130 @@
+//! The command line, and what is said there.
+
+use std::{
+    ffi::OsString,
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::checker::Violation;
+
+/// Bad days of the real program, and whether it has kept its promises.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:\n  cargo build -p tombolo && cargo run -p tombolo-bad-days -- run\n  \
+                  cargo run -p tombolo-bad-days -- run kill --rounds 10 --seed 7 --keep /tmp/history\n  \
+                  cargo run -p tombolo-bad-days -- judge /tmp/history/kill-0/history.jsonl"
+)]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) role: Role,
+}
+
+/// What this process does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Role {
+    /// Let bad days happen and judge them
+    Run(Plan),
+    /// Judge a history
+    Judge {
+        /// The file
+        history: PathBuf,
+    },
+    /// Becomes another program that ends when this one does.
+    #[command(hide = true)]
+    Leashed {
+        /// The program and its arguments.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+}
+
+/// Which days, and how long.
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    /// Only these; all of them if none is named
+    pub(crate) scenarios: Vec<Scenario>,
+    /// The long form of each
+    #[arg(long, env = "TOMBOLO_LONG", value_parser = clap::builder::FalseyValueParser::new())]
+    pub(crate) long: bool,
+    /// What happens at random comes from this
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Rounds of each, or seconds where the hub is away, in place of its own number
+    #[arg(long)]
+    pub(crate) rounds: Option<u32>,
+    /// The program
+    #[arg(long, env = "TOMBOLO", default_value = "target/debug/tombolo")]
+    pub(crate) program: PathBuf,
+    /// Keep histories and logs in this folder; otherwise those of a day that went wrong are kept in a temporary one
+    #[arg(long)]
+    pub(crate) keep: Option<PathBuf>,
+}
+
+/// A kind of bad day.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Nothing goes wrong: everything arrives once
+    Quiet,
+    /// The gateway is killed again and again
+    Kill,
+    /// The hub is away for a time
+    HubAway,
+    /// A flush fails, then another one
+    FlushFails,
+    /// The disk is full
+    DiskFull,
+    /// The disk becomes read-only
+    ReadOnly,
+    /// A flush takes long
+    SlowDisk,
+    /// Files of the store are damaged between two lives
+    Damage,
+    /// The wall clock jumps
+    Clock,
+}
+
+impl Scenario {
+    /// Its name, as it is typed.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// Says something to whoever has started this.
+pub(crate) fn say(text: &str) {
+    // Whoever has closed the pipe does not want to hear it.
+    let _ = writeln!(io::stdout().lock(), "{text}");
+}
+
+/// Names what must not be, some of each kind.
+pub(crate) fn say_violations(violations: &[Violation]) -> ExitCode {
+    let mut last = None;
+    let mut said = 0;
+    for violation in violations {
+        if last != Some(violation.rule) {
+            (last, said) = (Some(violation.rule), 0);
+            let of_it = violations
+                .iter()
+                .filter(|other| other.rule == violation.rule);
+            say(&format!("{:?}: {}", violation.rule, of_it.count()));
+        }
+        said += 1;
+        if said <= SAID_OF_EACH {
+            say(&format!("  {}", violation.of));
+        }
+    }
+    if violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+const SAID_OF_EACH: usize = 10;

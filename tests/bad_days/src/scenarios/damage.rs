@@ -1,0 +1,172 @@
+//! Between two lives a bit of the store's files flips, or the end of one goes: that is found and named, and nothing that is
+//! damaged is ever sent to anybody.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::time::{Duration, sleep};
+
+use super::{BUSY, Outcome};
+use crate::{
+    checker::Rule,
+    day::{Day, Special},
+    history::Trouble,
+    options::{Plan, Scenario},
+    process::Line,
+};
+
+/// 15 times, or 200, with the file put right again; then once with what `tombolo store salvage` makes of it.
+pub(super) async fn happen(plan: &Plan) -> Result<Outcome> {
+    let rounds = plan.rounds.unwrap_or(if plan.long { 200 } else { 15 });
+    let mut rng = fastrand::Rng::with_seed(plan.seed);
+    let mut outcome = Outcome::default();
+    let mut day = Day::begin(plan, Scenario::Damage, 0, 8, Special::default()).await?;
+    outcome.remark(format!("in {}", day.folder().display()));
+    day.work(BUSY);
+    let (mut refused, mut cut_off) = (0, 0);
+    for _ in 0..rounds {
+        sleep(Duration::from_millis(rng.u64(200..800))).await;
+        day.rig.kill_gateway().await?;
+        let damage = Damage::do_some(&day.rig.store, &mut rng)?;
+        day.rig.recorder.trouble(Trouble::Damaged);
+        match day.rig.start_gateway(&Line::default()).await {
+            Err(error) => {
+                refused += 1;
+                named(&day, &format!("{error:#}"), &damage).await?;
+                damage.mend()?;
+                day.rig.start_gateway(&Line::default()).await?;
+            }
+            // Nobody had been told of what was there: the checker knows.
+            Ok(_) => cut_off += 1,
+        }
+    }
+    outcome.add(day.end().await?);
+    outcome.remark(format!(
+        "damaged {rounds} times: {refused} starts refused by name, {cut_off} times it was what nobody had been promised"
+    ));
+    salvage(plan, &mut rng, &mut outcome).await?;
+    Ok(outcome)
+}
+
+/// Whoever starts is told which file it is, and so is whoever asks.
+async fn named(day: &Day, printed: &str, damage: &Damage) -> Result<()> {
+    let name = damage
+        .path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
+    ensure!(
+        printed.contains(&*name) || printed.contains("damaged"),
+        "{name} is not named: {printed}"
+    );
+    let arguments = ["store", "verify", "--folder"].map(Into::into);
+    let folder = day.rig.store.clone().into_os_string();
+    let (status, printed) = day.rig.run(&[&arguments[..], &[folder]].concat()).await?;
+    ensure!(status.code() == Some(1), "verify says {status}: {printed}");
+    ensure!(printed.contains(&*name), "{name} is not named: {printed}");
+    Ok(())
+}
+
+/// What can be read is copied, and the gateway goes on with the copy: what is damaged is lost, nothing else, and nothing is
+/// sent that is not what it was.
+async fn salvage(plan: &Plan, rng: &mut fastrand::Rng, outcome: &mut Outcome) -> Result<()> {
+    let mut day = Day::begin(plan, Scenario::Damage, 1, 8, Special::default()).await?;
+    outcome.remark(format!("in {}", day.folder().display()));
+    day.work(BUSY);
+    // So that what is damaged is still needed.
+    let cloud = day.rig.hub.cloud();
+    cloud.go_away().await?;
+    sleep(Duration::from_secs(4)).await;
+    day.rig.kill_gateway().await?;
+    let damage = Damage::do_some(&day.rig.store, rng)?;
+    day.rig.recorder.trouble(Trouble::Damaged);
+    let refused = day.rig.start_gateway(&Line::default()).await;
+    let refused = refused.err().context("it has started on damage")?;
+    named(&day, &format!("{refused:#}"), &damage).await?;
+    let copy = day.folder().join("salvaged");
+    let arguments = ["store", "salvage", "--folder"].map(Into::into);
+    let (from, to) = (
+        day.rig.store.clone().into_os_string(),
+        copy.clone().into_os_string(),
+    );
+    let arguments = [&arguments[..], &[from, "--to".into(), to]].concat();
+    let (status, printed) = day.rig.run(&arguments).await?;
+    ensure!(status.success(), "salvage says {status}: {printed}");
+    // Tokens are no part of the log.
+    let tokens = "tokens.jsonl";
+    if !copy.join(tokens).exists() {
+        fs::copy(day.rig.store.join(tokens), copy.join(tokens))?;
+    }
+    fs::remove_dir_all(&day.rig.store)?;
+    fs::rename(&copy, &day.rig.store)?;
+    day.rig.start_gateway(&Line::default()).await?;
+    cloud.come_back().await?;
+    let mut verdict = day.end().await?;
+    // What was in the damaged place is gone, and named.
+    let lost = verdict.counts.lost;
+    let gone = |rule| {
+        matches!(
+            rule,
+            Rule::Lost
+                | Rule::ReceiptMissing
+                | Rule::ReceiptUntrue
+                | Rule::PatchLost
+                | Rule::MessageLost
+                | Rule::ReceiptBackwards
+        )
+    };
+    verdict.violations.retain(|violation| !gone(violation.rule));
+    ensure!(
+        lost <= LOST_WITH_A_GROUP,
+        "a damaged place has taken {lost} messages with it"
+    );
+    outcome.remark(format!(
+        "salvaged once: {lost} messages were in the damaged place"
+    ));
+    // They are the damage's, not the gateway's.
+    verdict.counts.lost = 0;
+    outcome.add(verdict);
+    Ok(())
+}
+
+/// What was done to a file.
+struct Damage {
+    path: PathBuf,
+    before: Vec<u8>,
+}
+
+impl Damage {
+    fn do_some(store: &Path, rng: &mut fastrand::Rng) -> Result<Self> {
+        let mut paths = Vec::new();
+        for entry in fs::read_dir(store)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|kind| kind == "log") && path.metadata()?.len() > 0 {
+                paths.push(path);
+            }
+        }
+        paths.sort();
+        let path = rng.choice(&paths).context("the store has files")?.clone();
+        let before = fs::read(&path)?;
+        let mut damaged = before.clone();
+        // Behind it are zeros that nobody has written over.
+        let end = damaged.iter().rposition(|byte| *byte != 0);
+        let place = rng.usize(..=end.unwrap_or_default());
+        if rng.u32(..3) == 0 {
+            damaged.truncate(place);
+        } else {
+            damaged[place] ^= 1 << rng.u8(..8);
+        }
+        fs::write(&path, damaged)?;
+        Ok(Self { path, before })
+    }
+
+    fn mend(self) -> Result<()> {
+        Ok(fs::write(self.path, self.before)?)
+    }
+}
+
+/// Messages of one group under the load; a truncated file takes more.
+const LOST_WITH_A_GROUP: u64 = 5000;
