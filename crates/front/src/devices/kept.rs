@@ -195,4 +195,7 @@ pub(super) fn draft(identity: &Identity, names: Names, work: Work, until: Instan
 }
 
 /// How much longer an entry waits for its session than its request waits for the hub, so that it is there to be persisted.
-const TO_PERSIST: Duration = Duration::from_secs(1);
+///
+/// Long, for what the session has given up meanwhile is stored under another name, and sent a second time: a disk that is slow
+/// for a second is no reason for that.
+const TO_PERSIST: Duration = Duration::from_secs(10);
