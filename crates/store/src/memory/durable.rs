@@ -72,11 +72,22 @@ impl Engine {
 
     /// Waits until everything that was left to the log before is there, or is not going to be.
     async fn barrier(&self) -> Result<(), StoreError> {
+        match self.leave_barrier()? {
+            Some(told) => written(told).await,
+            None => Err(StoreError::Volatile),
+        }
+    }
+
+    /// Says when all that was left to the log before is flushed; `None` if the engine keeps nothing.
+    pub(super) fn leave_barrier(&self) -> Result<Option<Told>, StoreError> {
+        let Ok(log) = self.log() else {
+            return Ok(None);
+        };
         let (tell, told) = oneshot::channel();
-        self.log()?.barrier(move |result| {
+        log.barrier(move |result| {
             let _ = tell.send(result.map(drop));
         })?;
-        written(told).await
+        Ok(Some(told))
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     cell::Cell,
     counted::Counted,
     durable::{Told, written},
-    mailbox::{Dead, Mailbox, Owner},
+    mailbox::{Dead, Mailbox, Noted, Owner},
     partitioned::page_of,
     token::Token,
 };
@@ -130,11 +130,15 @@ impl Inbox for Memory {
         let (ticket, told) = {
             let mut mailbox = self.0.mailbox(&cell);
             let tied = self.0.tied_that_may_die(&cell, &mailbox, token, settlement);
-            let (ticket, change) = mailbox.settle(owner, token, settlement, now)?;
+            let (ticket, noted) = mailbox.settle(owner, token, settlement, now)?;
             if let Some(tied) = tied {
                 self.0.keep_dead_letter(&cell, &mailbox, tied);
             }
-            let told = change.map(|change| self.0.note_change(&cell, change));
+            let told = match noted {
+                Noted::Change(change) => Some(self.0.note_change(&cell, change)),
+                Noted::Before => self.0.leave_barrier().transpose(),
+                Noted::Nothing => None,
+            };
             (ticket, told)
         };
         cell.changed.beat();

@@ -13,7 +13,7 @@ pub(crate) use self::dead::DeadReason;
 pub(super) use self::{
     dead::Dead,
     offered::{Keeping, Message},
-    stored::Change,
+    stored::{Change, Noted},
 };
 use self::{
     offered::{Method, Offered},
@@ -318,11 +318,11 @@ impl Mailbox {
         token: Token,
         settlement: Settlement,
         now: Moment,
-    ) -> Result<(Ticket<Conclusion>, Option<Change>), SettleError> {
+    ) -> Result<(Ticket<Conclusion>, Noted), SettleError> {
         self.give_up_overdue(owner, now);
         let Some(at) = self.offered.iter().position(|offered| offered.has(token)) else {
             let ticket = self.settle_again(token, settlement)?;
-            return Ok((ticket, None));
+            return Ok((ticket, Noted::Before));
         };
         let Offered::Message(message) = &mut self.offered[at] else {
             return Err(SettleError::Unknown);
@@ -344,7 +344,7 @@ impl Mailbox {
             change.died = (settlement == Settlement::Reject).then_some(DeadReason::Rejected);
             let message = self.take_message(at);
             let ticket = self.leave(owner, message, token, settlement, now);
-            return Ok((ticket, is_kept.then_some(change)));
+            return Ok((ticket, Noted::if_kept(is_kept, change)));
         }
         message.delivery_count += 1;
         change.delivery_count = message.delivery_count;
@@ -364,7 +364,8 @@ impl Mailbox {
                 self.past.lose_token(lease, now.instant);
             }
         }
-        Ok((resolved(Conclusion::Gateway), is_kept.then_some(change)))
+        let noted = Noted::if_kept(is_kept, change);
+        Ok((resolved(Conclusion::Gateway), noted))
     }
 
     /// Takes a method out for its answer.

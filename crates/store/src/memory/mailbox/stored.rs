@@ -9,6 +9,26 @@ use super::{
 };
 use crate::{ArrivalId, Conclusion, Settlement};
 
+/// What the disk is to know of a settlement.
+pub(in crate::memory) enum Noted {
+    /// This.
+    Change(Change),
+    /// It is one that was settled before; what was noted then may be on its way still, or lost.
+    Before,
+    /// Nothing: a restart forgets the message.
+    Nothing,
+}
+
+impl Noted {
+    pub(super) fn if_kept(is_kept: bool, change: Change) -> Self {
+        if is_kept {
+            Self::Change(change)
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
 /// What a settlement did to a message that is on the disk.
 #[derive(Clone, Copy)]
 pub(in crate::memory) struct Change {

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use tombolo_store::{
-    Clock as _, Failure, KeyState, StoreError, SubmitError, Survival,
+    Clock as _, Failure, KeyState, Settlement, StoreError, SubmitError, Survival,
     conformance::{Cut, Disk},
     embedded::{self, Files as _, OpenError},
 };
@@ -72,6 +72,24 @@ fn one_segment() -> embedded::Config {
         segment_bytes: 128 * 1024,
         ..config()
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settlement_that_was_not_flushed_is_not_promised_when_it_is_repeated() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    rig.arrive("dev1", 1, "text").await.unwrap();
+    let (token, ..) = rig.offered("dev1").await.remove(0);
+    disk.fail_flushes(disk.flushes(), 1);
+    for _ in 0..3 {
+        assert!(
+            !rig.settle_message("dev1", &token, Settlement::Complete)
+                .await
+        );
+    }
+    disk.fail_flushes(0, 0);
+    let rig = Rig::open(&disk.image(disk.operations(), Cut::Drop));
+    assert_eq!(rig.offered("dev1").await.len(), 1);
 }
 
 #[tokio::test]
