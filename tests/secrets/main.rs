@@ -250,7 +250,10 @@ impl Life {
             "metrics",
             "admin/v1/devices/dev1",
             "admin/v1/devices/dev2",
-            "admin/v1/devices/dev1/dead-letters",
+            "admin/v1/devices/dev1/inbox/dead-letters",
+            "admin/v1/devices/dev1/outbox/dead-letters",
+            "admin/v1/store",
+            "admin/v1/outbox/devices",
         ] {
             self.ok(operator(rig, Method::GET, path)).await;
         }

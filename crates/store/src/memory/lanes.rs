@@ -68,7 +68,7 @@ pub(super) enum Settled {
     Nothing,
     /// It waits again.
     PutBack,
-    /// It is gone; resolve it with the same outcome, without the lock.
+    /// It is gone; resolve it with the same outcome.
     Gone(Box<Entry>),
 }
 

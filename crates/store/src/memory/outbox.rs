@@ -279,43 +279,32 @@ impl OutboxReader for Reader {
     }
 
     async fn settle(&mut self, id: EntryId, outcome: Outcome) -> Result<(), StoreError> {
-        let settled = self.with_lanes(|lanes| self.settle_in(lanes, id, &outcome))?;
-        self.settled(settled, outcome);
-        Ok(())
+        self.with_lanes(|lanes| self.settle_in(lanes, id, outcome))
     }
 
     async fn give_up(&mut self, id: EntryId, failure: Failure) -> Result<GivenUp, StoreError> {
-        let outcome = Err(failure);
         // Looked at and settled under one lock: it may become durable at any moment.
-        let settled = self.with_lanes(|lanes| {
-            (!lanes.is_to_be_kept(id)).then(|| self.settle_in(lanes, id, &outcome))
-        })?;
-        let Some(settled) = settled else {
-            return Ok(GivenUp::Kept);
-        };
-        self.settled(settled, outcome);
-        Ok(GivenUp::Settled)
+        self.with_lanes(|lanes| {
+            if lanes.is_to_be_kept(id) {
+                return GivenUp::Kept;
+            }
+            self.settle_in(lanes, id, Err(failure));
+            GivenUp::Settled
+        })
     }
 }
 
 impl Reader {
-    fn settle_in(&self, lanes: &mut Lanes, id: EntryId, outcome: &Outcome) -> Settled {
+    /// Settles, and resolves tickets while the lanes are locked: whoever sees there that an entry is settled, as one does who
+    /// wants it persisted, finds its ticket resolved.
+    fn settle_in(&self, lanes: &mut Lanes, id: EntryId, outcome: Outcome) {
         let dead_letters = self.engine.config.dead_letters;
-        let settled = lanes.settle(id, outcome, dead_letters, self.engine.now());
-        if let Settled::Gone(entry) = &settled {
-            self.engine.note_settled(&self.cell, lanes, entry);
-        }
-        settled
-    }
-
-    fn settled(&self, settled: Settled, outcome: Outcome) {
-        match settled {
+        match lanes.settle(id, &outcome, dead_letters, self.engine.now()) {
             Settled::Nothing => {}
             Settled::PutBack => self.cell.submitted.ring(),
             Settled::Gone(entry) => {
-                self.engine
-                    .outbox_bytes
-                    .fetch_sub(entry.held_bytes(), Ordering::Relaxed);
+                self.engine.note_settled(&self.cell, lanes, &entry);
+                self.engine.free_outbox_bytes(entry.held_bytes());
                 entry.resolve(outcome);
             }
         }
