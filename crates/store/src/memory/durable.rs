@@ -71,7 +71,7 @@ impl Engine {
     }
 
     /// Waits until everything that was left to the log before is there, or is not going to be.
-    async fn barrier(&self) -> Result<(), StoreError> {
+    pub(super) async fn barrier(&self) -> Result<(), StoreError> {
         match self.leave_barrier()? {
             Some(told) => written(told).await,
             None => Err(StoreError::Volatile),

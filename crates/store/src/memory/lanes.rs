@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     Done, EntryId, Failure, Fingerprint, Lane, LaneSet, Outcome, Receipt, ReceiptState, Stock,
-    SubmissionId, Ticket,
+    SubmissionId, Ticket, Work,
 };
 
 /// The three lanes of a device, and what is remembered of what was in them.
@@ -43,6 +43,8 @@ pub(super) struct Lanes {
     earliest_deadline: Option<Instant>,
     reader: Option<ReaderId>,
     last_reader: u64,
+    /// The end of a stored patch was noted, and nobody has waited until that was flushed.
+    has_noted_patch: bool,
 }
 
 /// One opening of the lanes.
@@ -84,6 +86,7 @@ impl Lanes {
             earliest_deadline: None,
             reader: None,
             last_reader: 0,
+            has_noted_patch: false,
         }
     }
 
@@ -312,8 +315,24 @@ impl Lanes {
         let Some(entry) = lane.entries.remove(at) else {
             return Settled::Nothing;
         };
+        self.has_noted_patch |= entry.lane == Lane::Twin && entry.keeping.is_stored();
         self.forget(&entry, outcome, dead_letters, now);
         Settled::Gone(entry)
+    }
+
+    /// Whether an entry is a patch that no disk has, after a stored one whose end may not be flushed: a restart would send
+    /// the older one over it.
+    pub(super) fn is_after_a_noted_patch(&self, id: EntryId) -> bool {
+        let entries = &self.lanes[lane_index(Lane::Twin)];
+        let entry = entries.find(id).map(|at| &entries.entries[at]);
+        let is_patch = |entry: &Entry| matches!(entry.work(), Some(Work::ReportedPatch(_)));
+        self.has_noted_patch
+            && entry.is_some_and(|entry| is_patch(entry) && !entry.keeping.is_stored())
+    }
+
+    /// What was noted is flushed.
+    pub(super) const fn patches_are_flushed(&mut self) {
+        self.has_noted_patch = false;
     }
 
     /// Whether an entry that was taken is durable, or on its way to the disk.

@@ -279,6 +279,10 @@ impl OutboxReader for Reader {
     }
 
     async fn settle(&mut self, id: EntryId, outcome: Outcome) -> Result<(), StoreError> {
+        if outcome.is_ok() && self.with_lanes(|lanes| lanes.is_after_a_noted_patch(id))? {
+            self.engine.barrier().await?;
+            self.with_lanes(Lanes::patches_are_flushed)?;
+        }
         self.with_lanes(|lanes| self.settle_in(lanes, id, outcome))
     }
 

@@ -3,8 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use fastrand::Rng;
+use iothub::twin::ReportedPatch;
 use tombolo_store::{
-    Clock as _, Failure, KeyState, Settlement, StoreError, SubmitError, Survival,
+    Clock as _, Done, Failure, KeyState, Lane, Settlement, StoreError, Submission, SubmitError,
+    Survival, Work,
     conformance::{Cut, Disk},
     embedded::{self, Files as _, OpenError},
 };
@@ -72,6 +74,32 @@ fn one_segment() -> embedded::Config {
         segment_bytes: 128 * 1024,
         ..config()
     }
+}
+
+/// After a restart the stored patch would be sent again, over the newer one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newer_patch_is_not_acknowledged_before_the_end_of_a_stored_one_is_flushed() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    let patch = |id: u64, survival| Submission {
+        work: Work::ReportedPatch(ReportedPatch::parse(b"{\"a\":1}").unwrap()),
+        survival,
+        fingerprint: None,
+        ..submission("dev1", id, "")
+    };
+    let deadline = rig.clock.instant() + Duration::from_secs(5);
+    let newer = Survival::Ephemeral { deadline };
+    let submit = |submission| rig.store.outbox.submit(submission);
+    submit(patch(1, Survival::Durable)).await.unwrap();
+    submit(patch(2, newer)).await.unwrap();
+    let mut reader = rig.reader("dev1").await;
+    let taken = reader.take(Lane::Twin, 2).await.unwrap();
+    let done = Ok(Done::ReportedPatched { version: None });
+
+    disk.fail_flushes(disk.flushes(), 1);
+    reader.settle(taken[0].id, done.clone()).await.unwrap();
+    let settled = reader.settle(taken[1].id, done).await;
+    assert!(settled.is_err(), "the end of the first is not flushed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
