@@ -3,27 +3,15 @@
 use std::process::Command;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 #[test]
 #[ignore = "needs mosquitto: ./test conformance"]
 fn a_short_run_brings_figures_and_leaves_nothing_behind() {
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("result.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_tombolo-bench"))
-        .args("--peers bare --only rate,start,cold,memory --rounds 1 --seconds 1".split(' '))
-        .args("--devices 256 --connections 4 --sessions 100 --quiet 1 --json".split(' '))
-        .arg(&json)
-        // Certificates, configurations and logs of the run.
-        .env("TMPDIR", folder.path())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+    let (folder, report) = measure(
+        "--peers bare --only rate,start,cold,memory --rounds 1 --seconds 1 --devices 256 --connections 4 --sessions 100 \
+         --quiet 1",
     );
-
-    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
     for figure in ["rate", "start", "cold", "warm", "session-memory"] {
         let tables = report["tables"].as_array().unwrap();
         let table = tables
@@ -43,24 +31,11 @@ fn a_short_run_brings_figures_and_leaves_nothing_behind() {
 #[test]
 #[ignore = "needs mosquitto, and the program itself in TOMBOLO: ./test conformance"]
 fn the_emulator_is_measured_beside_another_hub() {
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("result.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_tombolo-bench"))
-        .args("--only intake,hub-start,connections --rounds 1 --seconds 1".split(' '))
-        .args("--connections 4 --sessions 100 --quiet 1 --gateway-binary".split(' '))
-        .arg(std::env::var_os("TOMBOLO").expect("TOMBOLO names the program"))
-        .arg("--json")
-        .arg(&json)
-        .env("TMPDIR", folder.path())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-
-    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let (_folder, report) = measure(&format!(
+        "--only intake,hub-start,connections --rounds 1 --seconds 1 --connections 4 --sessions 100 --quiet 1 \
+         --gateway-binary {}",
+        program()
+    ));
     for figure in ["intake", "hub-start", "connection-memory"] {
         let tables = report["tables"].as_array().unwrap();
         let table = tables
@@ -82,24 +57,10 @@ fn the_emulator_is_measured_beside_another_hub() {
 #[test]
 #[ignore = "needs mosquitto, and the program itself in TOMBOLO: ./test conformance"]
 fn what_is_kept_on_a_disk_is_measured() {
-    let folder = tempfile::tempdir().unwrap();
-    let json = folder.path().join("result.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_tombolo-bench"))
-        .args("--only writes,recovery --rounds 1 --seconds 1 --messages 2".split(' '))
-        .args("--devices 256 --connections 4 --gateway-binary".split(' '))
-        .arg(std::env::var_os("TOMBOLO").expect("TOMBOLO names the program"))
-        .arg("--json")
-        .arg(&json)
-        .env("TMPDIR", folder.path())
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-
-    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    let (_folder, report) = measure(&format!(
+        "--only writes,recovery --rounds 1 --seconds 1 --messages 2 --devices 256 --connections 4 --gateway-binary {}",
+        program()
+    ));
     let table = |figure: &str| {
         let mut tables = report["tables"].as_array().unwrap().iter();
         tables.find(|table| table["figure"] == figure).unwrap()
@@ -135,4 +96,28 @@ fn a_peer_that_does_not_start_is_told_with_its_own_words() {
         told.contains("could not start /nonexistent/tombolo"),
         "{told}"
     );
+}
+
+/// Runs the bench; gives the folder that it had for certificates, configurations and logs, and its report.
+fn measure(arguments: &str) -> (TempDir, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let json = folder.path().join("result.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_tombolo-bench"))
+        .args(arguments.split_whitespace())
+        .arg("--json")
+        .arg(&json)
+        .env("TMPDIR", folder.path())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let report = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    (folder, report)
+}
+
+fn program() -> String {
+    std::env::var("TOMBOLO").expect("TOMBOLO names the program")
 }
