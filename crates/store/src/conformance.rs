@@ -25,7 +25,7 @@ pub mod signals;
 use std::{any::Any, sync::Arc, time::Duration};
 
 pub use clock::ManualClock;
-pub use disk::{Cut, Disk};
+pub use disk::{Cut, Disk, HeldFlushes};
 pub use faulty::Faulty;
 
 use crate::Store;

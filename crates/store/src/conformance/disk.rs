@@ -1,4 +1,4 @@
-//! A disk in memory, whose flushes can fail, that can be full, and whose power can be cut.
+//! A disk in memory, whose flushes can fail or be held back, that can be full, and whose power can be cut.
 //!
 //! What was appended and not flushed, and names that were not flushed, may or may not be there after a cut. The disk keeps
 //! every operation, so that one run gives an image of each moment of it.
@@ -6,13 +6,16 @@
 use std::{collections::BTreeMap, io, sync::Arc};
 
 use fastrand::Rng;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::embedded::{Appender, Files};
 
 /// The disk. Clones are the same one.
 #[derive(Clone, Default)]
-pub struct Disk(Arc<Mutex<State>>);
+pub struct Disk(Arc<Shared>);
+
+/// Flushes are held back as long as this is there.
+pub struct HeldFlushes(Disk);
 
 /// What a power cut does to what was not flushed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +29,13 @@ pub enum Cut {
 }
 
 #[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Flushes are not held back any more.
+    released: Condvar,
+}
+
+#[derive(Default)]
 struct State {
     names: BTreeMap<String, usize>,
     contents: Vec<Vec<u8>>,
@@ -35,6 +45,9 @@ struct State {
     failing: Option<(u64, u64)>,
     /// Bytes that can still be appended.
     room: Option<u64>,
+    /// Whether flushes are held back, and how many are at this moment.
+    is_holding: bool,
+    held: usize,
 }
 
 /// What was done; files are numbers, since a name may pass from one to another.
@@ -54,42 +67,64 @@ enum Operation {
 impl Disk {
     /// Lets flushes fail: so many, from this one on, counted from 0 at the making of the disk.
     pub fn fail_flushes(&self, first: u64, count: u64) {
-        self.0.lock().failing = Some((first, count));
+        self.0.state.lock().failing = Some((first, count));
+    }
+
+    /// Holds flushes back, until what is returned is dropped. Only those who flush wait.
+    #[must_use]
+    pub fn hold_flushes(&self) -> HeldFlushes {
+        self.0.state.lock().is_holding = true;
+        HeldFlushes(self.clone())
     }
 
     /// Leaves room for so many bytes; `None` for as many as there are.
     pub fn set_room(&self, bytes: Option<u64>) {
-        self.0.lock().room = bytes;
+        self.0.state.lock().room = bytes;
     }
 
     /// How many flushes there were.
     #[must_use]
     pub fn flushes(&self) -> u64 {
-        self.0.lock().flushes
+        self.0.state.lock().flushes
+    }
+
+    /// How many flushes there were of the files whose names end so.
+    #[must_use]
+    pub fn flushes_of(&self, end: &str) -> usize {
+        let state = self.0.state.lock();
+        let files = state.names.iter().filter(|(name, _)| name.ends_with(end));
+        let files: Vec<_> = files.map(|(_, file)| *file).collect();
+        let flushed = state.operations.iter().filter(
+            |operation| matches!(operation, Operation::Flush(file) if files.contains(file)),
+        );
+        flushed.count()
     }
 
     /// How many operations there were.
     #[must_use]
     pub fn operations(&self) -> usize {
-        self.0.lock().operations.len()
+        self.0.state.lock().operations.len()
     }
 
     /// The disk as it is after its power was cut when there were so many operations.
     #[must_use]
     pub fn image(&self, operations: usize, cut: Cut) -> Self {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let mut image = Image::default();
         for operation in &state.operations[..operations] {
             image.apply(operation);
         }
         let state = image.cut(cut);
-        Self(Arc::new(Mutex::new(state)))
+        Self(Arc::new(Shared {
+            state: Mutex::new(state),
+            released: Condvar::new(),
+        }))
     }
 
     /// Bytes of all files, and which one has the byte of this number, in the order of names.
     #[must_use]
     pub fn locate(&self, byte: usize) -> Option<(String, usize)> {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let mut rest = byte;
         for (name, file) in &state.names {
             let length = state.contents[*file].len();
@@ -104,7 +139,7 @@ impl Disk {
     /// Bytes of all files.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let lengths = state.names.values();
         lengths.map(|file| state.contents[*file].len()).sum()
     }
@@ -115,9 +150,38 @@ impl Disk {
     ///
     /// There is no such file.
     pub fn damage(&self, name: &str, damage: impl FnOnce(&mut Vec<u8>)) {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         let file = state.names[name];
         damage(&mut state.contents[file]);
+    }
+
+    /// Flushes, when that is not held back.
+    fn flush(&self, flushed: Operation) -> io::Result<()> {
+        let mut state = self.0.state.lock();
+        state.held += 1;
+        while state.is_holding {
+            self.0.released.wait(&mut state);
+        }
+        state.held -= 1;
+        state.flush()?;
+        state.operations.push(flushed);
+        Ok(())
+    }
+}
+
+impl HeldFlushes {
+    /// How many flushes wait.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.0.state.lock().held
+    }
+}
+
+impl Drop for HeldFlushes {
+    fn drop(&mut self) {
+        let shared = &self.0.0;
+        shared.state.lock().is_holding = false;
+        shared.released.notify_all();
     }
 }
 
@@ -160,16 +224,16 @@ impl State {
 
 impl Files for Disk {
     fn names(&self) -> io::Result<Vec<String>> {
-        Ok(self.0.lock().names.keys().cloned().collect())
+        Ok(self.0.state.lock().names.keys().cloned().collect())
     }
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         Ok(state.contents[state.file(name)?].clone())
     }
 
     fn read_at(&self, name: &str, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        let state = self.0.lock();
+        let state = self.0.state.lock();
         let content = &state.contents[state.file(name)?];
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         let bytes = content.get(offset..offset.saturating_add(length));
@@ -179,7 +243,7 @@ impl Files for Disk {
     }
 
     fn appender(&self, name: &str) -> io::Result<Box<dyn Appender>> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         let file = state.file(name).unwrap_or_else(|_| {
             let file = state.contents.len();
             state.contents.push(Vec::new());
@@ -197,7 +261,7 @@ impl Files for Disk {
     }
 
     fn truncate(&self, name: &str, length: u64) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         let file = state.file(name)?;
         let length = usize::try_from(length).map_err(io::Error::other)?;
         state.contents[file].truncate(length);
@@ -206,7 +270,7 @@ impl Files for Disk {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         let file = state.file(from)?;
         state.names.remove(from);
         state.names.insert(to.to_owned(), file);
@@ -216,7 +280,7 @@ impl Files for Disk {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.0.state.lock();
         state.file(name)?;
         state.names.remove(name);
         state.operations.push(Operation::Remove(name.to_owned()));
@@ -224,10 +288,7 @@ impl Files for Disk {
     }
 
     fn flush_names(&self) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.flush()?;
-        state.operations.push(Operation::FlushNames);
-        Ok(())
+        self.flush(Operation::FlushNames)
     }
 }
 
@@ -240,24 +301,21 @@ struct DiskAppender {
 impl Appender for DiskAppender {
     fn reserve(&mut self, bytes: u64) -> io::Result<()> {
         let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.0.state.lock();
         let length = state.contents[self.file].len();
         let zeros = (self.end + bytes).saturating_sub(length);
         state.write(self.file, length, &vec![0; zeros])
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.disk.0.lock();
+        let mut state = self.disk.0.state.lock();
         state.write(self.file, self.end, bytes)?;
         self.end += bytes.len();
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let mut state = self.disk.0.lock();
-        state.flush()?;
-        state.operations.push(Operation::Flush(self.file));
-        Ok(())
+        self.disk.flush(Operation::Flush(self.file))
     }
 }
 
