@@ -5,7 +5,7 @@
 #[cfg(feature = "emulator")]
 use std::net::IpAddr;
 #[cfg(feature = "emulator")]
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use api::admin::Side;
@@ -251,6 +251,22 @@ pub struct HubBehaviour {
         requires = "tier"
     )]
     pub units: NonZeroU32,
+    /// Messages of devices that are kept for readers of /emulator/telemetry; the oldest go first
+    #[arg(
+        long,
+        env = "TOMBOLO_TELEMETRY_RECORDS",
+        value_name = "NUMBER",
+        default_value = "10000"
+    )]
+    pub telemetry_records: NonZeroUsize,
+    /// Bytes of the messages that are kept for readers; the oldest go first
+    #[arg(
+        long,
+        env = "TOMBOLO_TELEMETRY_BYTES",
+        value_name = "BYTES",
+        default_value = "67108864"
+    )]
+    pub telemetry_bytes: NonZeroUsize,
     /// File of faults to begin with (TOML, or JSON if its name ends so); the rules are those of /emulator/faults
     #[arg(long, env = "TOMBOLO_FAULTS", value_name = "FILE")]
     pub faults: Option<PathBuf>,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -18,6 +19,8 @@ use crate::data_folder::DataFolder;
 #[derive(Clone)]
 pub(crate) struct Behaviour {
     capacity: Option<Capacity>,
+    telemetry_records: NonZeroUsize,
+    telemetry_bytes: NonZeroUsize,
     faults: Vec<FaultRule>,
     /// By the names that enrollments refer to them by.
     authorities: BTreeMap<String, CertificateDer<'static>>,
@@ -60,6 +63,8 @@ impl Behaviour {
         }
         Ok(Self {
             capacity,
+            telemetry_records: flags.telemetry_records,
+            telemetry_bytes: flags.telemetry_bytes,
             faults: faults.unwrap_or_default(),
             authorities,
             seed: match flags.seed {
@@ -74,10 +79,14 @@ impl Behaviour {
     pub(crate) fn apply(self, folder: &DataFolder, config: &mut emulator::Config) {
         let hub::Config {
             capacity,
+            telemetry_records,
+            telemetry_bytes,
             fault_seed,
             ..
         } = &mut config.hub;
         *capacity = self.capacity;
+        *telemetry_records = self.telemetry_records.get();
+        *telemetry_bytes = self.telemetry_bytes.get();
         *fault_seed = self.seed;
         config.faults = self.faults;
         config.authorities = self.authorities.into_values().collect();
@@ -168,6 +177,8 @@ mod tests {
         HubBehaviour {
             tier: None,
             units: NonZeroU32::MIN,
+            telemetry_records: NonZeroUsize::MIN,
+            telemetry_bytes: NonZeroUsize::MIN,
             faults: None,
             seed: None,
             device_ca: Vec::new(),
@@ -184,6 +195,26 @@ mod tests {
         assert_eq!(Behaviour::from_flags(&given).unwrap().seed(), 7);
         let made = || Behaviour::from_flags(&flags()).unwrap().seed();
         assert!((0..8).any(|_| made() != made()));
+    }
+
+    #[test]
+    fn the_bounds_of_what_is_kept_for_readers_reach_the_hub() {
+        let folder = tempfile::tempdir().unwrap();
+        let given = HubBehaviour {
+            telemetry_records: NonZeroUsize::new(7).unwrap(),
+            telemetry_bytes: NonZeroUsize::new(900).unwrap(),
+            ..flags()
+        };
+        let behaviour = Behaviour::from_flags(&given).unwrap();
+        let tls = emulator::Tls {
+            certificates: Vec::new(),
+            key: rcgen::KeyPair::generate().unwrap().into(),
+        };
+        let hub = hub::Config::new("hub.localhost".parse().unwrap(), Vec::new());
+        let mut config = emulator::Config::new(hub, tls, "token".to_owned().into());
+        behaviour.apply(&DataFolder::open(folder.path()).unwrap(), &mut config);
+        let kept = (config.hub.telemetry_records, config.hub.telemetry_bytes);
+        assert_eq!(kept, (7, 900));
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl TelemetryLog {
         let oldest = self.records.front().map_or(self.next, |r| r.sequence);
         let start = from.clamp(oldest, self.next);
         let skip = usize::try_from(start - oldest).unwrap_or(usize::MAX);
-        let records: Vec<_> = self.records.iter().skip(skip).take(most).cloned().collect();
+        let records: Vec<_> = self.records.range(skip..).take(most).cloned().collect();
         TelemetryPage {
             next: start + records.len() as u64,
             missed: oldest.saturating_sub(from.max(1)),

@@ -177,6 +177,17 @@ fn readers_follow_by_number_and_hear_of_what_they_missed() {
 }
 
 #[test]
+fn the_ring_takes_what_it_is_bounded_to_and_one_more_costs_the_oldest() {
+    let mut rig = Rig::with(|config| config.telemetry_records = 3);
+    let (id, _) = rig.connect();
+    for (sent, kept, missed) in [(1, 1, 0), (2, 2, 0), (3, 3, 0), (4, 3, 1)] {
+        rig.send(id, &publish(EVENTS, b"x", None));
+        let page = rig.hub.telemetry(1, 9);
+        assert_eq!((page.records.len(), page.missed), (kept, missed), "{sent}");
+    }
+}
+
+#[test]
 fn the_ring_is_bounded_in_bytes_too() {
     let mut rig = Rig::with(|config| config.telemetry_bytes = 250);
     let (id, _) = rig.connect();
