@@ -7,11 +7,13 @@
 //!    history ──► uplink     what devices sent: promised, arrived, whole, in order, once
 //!            ├─► downlink   what the cloud sent: shown, whole, in order, not again
 //!            ├─► twin       reported properties: the newest promised one is there
-//!            └─► receipts   never taken back
+//!            ├─► receipts   never taken back
+//!            └─► calls      direct methods: answered once, by the one who was asked
 //! ```
 //!
 //! Copies of a message are no violation where a crash or a lost connection lies between its first sending and the copy.
 
+mod calls;
 mod downlink;
 mod receipts;
 #[cfg(test)]
@@ -21,9 +23,10 @@ mod uplink;
 
 use std::fmt;
 
+use anyhow::Result;
 use serde::Serialize;
 
-use self::{downlink::Downlink, receipts::Receipts, twin::Twins, uplink::Uplink};
+use self::{calls::Calls, downlink::Downlink, receipts::Receipts, twin::Twins, uplink::Uplink};
 use crate::history::{Entry, Event, Moment, Trouble};
 
 /// What became of a history.
@@ -66,6 +69,10 @@ pub(crate) struct Counts {
     pub(crate) patches: u64,
     /// Receipts that were looked at.
     pub(crate) receipts: u64,
+    /// Calls of direct methods that a device was shown.
+    pub(crate) calls: u64,
+    /// Those whose caller has got a device's answer.
+    pub(crate) calls_answered: u64,
     /// How often the gateway was killed.
     pub(crate) kills: u64,
 }
@@ -130,6 +137,22 @@ pub(crate) enum Rule {
     MessageDisordered,
     /// A completed message is not shown again.
     ShownAgain,
+    /// Nothing of a device that is passed through is stored: the gateway could not send it by itself.
+    StoredWithoutCredential,
+    /// A message that the hub never takes is refused by its receipt in the end.
+    PoisonUntold,
+    /// A device is shown no call that nobody made of it.
+    CallInvented,
+    /// What it is shown is what the caller said.
+    CallCorrupt,
+    /// One answer to a call is taken, and no other one.
+    CallAnsweredTwice,
+    /// A caller gets the answer of the device to its own call.
+    CallMixedUp,
+    /// An answer that the hub has, it was said, reaches a caller who still waits.
+    AnswerLost,
+    /// A call that was answered is not shown again.
+    CallShownAgain,
 }
 
 /// The moments of trouble.
@@ -137,18 +160,25 @@ pub(crate) enum Rule {
 struct Troubles(Vec<(Moment, Trouble)>);
 
 /// Judges a history.
-pub(crate) fn judge(history: &[Entry]) -> Verdict {
+///
+/// # Errors
+///
+/// If the history cannot be read to its end.
+pub(crate) fn judge(history: impl IntoIterator<Item = Result<Entry>>) -> Result<Verdict> {
     let mut troubles = Troubles::default();
     let (mut uplink, mut downlink) = (Uplink::default(), Downlink::default());
     let (mut twins, mut receipts) = (Twins::default(), Receipts::default());
-    for Entry { at, event } in history {
+    let mut calls = Calls::default();
+    for entry in history {
+        let Entry { at, event } = entry?;
         if let Event::Trouble { trouble } = event {
-            troubles.0.push((*at, *trouble));
+            troubles.0.push((at, trouble));
         }
-        uplink.observe(*at, event);
-        downlink.observe(*at, event);
-        twins.observe(*at, event);
-        receipts.observe(*at, event);
+        uplink.observe(at, &event);
+        downlink.observe(at, &event);
+        twins.observe(at, &event);
+        receipts.observe(at, &event);
+        calls.observe(at, &event);
     }
     // A flush's failure is known when its trace is read.
     troubles.0.sort_by_key(|(at, _)| *at);
@@ -159,9 +189,10 @@ pub(crate) fn judge(history: &[Entry]) -> Verdict {
     uplink.judge(&troubles, &mut verdict);
     downlink.judge(&troubles, &mut verdict);
     twins.judge(&troubles, &mut verdict);
+    calls.judge(&mut verdict);
     verdict.violations.sort();
     verdict.violations.dedup();
-    verdict
+    Ok(verdict)
 }
 
 impl Verdict {
@@ -176,22 +207,37 @@ impl Verdict {
 impl Troubles {
     /// Whether a crash or a lost connection lies between these moments, so that copies may come.
     fn excuse_copies(&self, from: Moment, to: Moment) -> bool {
+        let mut since_cuts = None;
         self.0.iter().any(|(at, trouble)| {
             let is_between = from <= *at && *at <= to;
-            is_between
-                && match trouble {
-                    Trouble::Killed
-                    | Trouble::HubAway
-                    | Trouble::HubBack
-                    | Trouble::FlushFailed
-                    | Trouble::ClockJumped { .. }
-                    | Trouble::Damaged => true,
-                    Trouble::Started
-                    | Trouble::FlushesTake { .. }
-                    | Trouble::DiskFull
-                    | Trouble::DiskFree => false,
+            match trouble {
+                Trouble::Killed
+                | Trouble::HubAway
+                | Trouble::HubBack
+                | Trouble::HubStill
+                | Trouble::HubGoesOn
+                | Trouble::FlushFailed
+                | Trouble::ClockJumped { .. }
+                | Trouble::Damaged => is_between,
+                // Connections are lost at any moment in between.
+                Trouble::HubCuts => {
+                    since_cuts = Some(*at);
+                    is_between
                 }
+                Trouble::HubCutsNoMore => since_cuts.take() < Some(to) && from < *at,
+                Trouble::Started
+                | Trouble::FlushesTake { .. }
+                | Trouble::DiskFull
+                | Trouble::DiskFree => false,
+            }
         })
+    }
+
+    /// Whether the gateway's own memory of what devices have done may be gone between these moments.
+    fn excuse_forgetting(&self, from: Moment, to: Moment) -> bool {
+        self.0
+            .iter()
+            .any(|(at, trouble)| from <= *at && *at <= to && *trouble == Trouble::Damaged)
     }
 
     /// Since when the store of the life of this moment has failed.
@@ -203,6 +249,10 @@ impl Troubles {
             Trouble::Killed
             | Trouble::HubAway
             | Trouble::HubBack
+            | Trouble::HubStill
+            | Trouble::HubGoesOn
+            | Trouble::HubCuts
+            | Trouble::HubCutsNoMore
             | Trouble::FlushesTake { .. }
             | Trouble::DiskFull
             | Trouble::DiskFree
@@ -220,6 +270,10 @@ impl Troubles {
             Trouble::Started
             | Trouble::HubAway
             | Trouble::HubBack
+            | Trouble::HubStill
+            | Trouble::HubGoesOn
+            | Trouble::HubCuts
+            | Trouble::HubCutsNoMore
             | Trouble::FlushFailed
             | Trouble::DiskFull
             | Trouble::DiskFree
@@ -252,6 +306,8 @@ impl Counts {
         self.cloud_duplicated += other.cloud_duplicated;
         self.patches += other.patches;
         self.receipts += other.receipts;
+        self.calls += other.calls;
+        self.calls_answered += other.calls_answered;
         self.kills += other.kills;
     }
 }

@@ -1,16 +1,19 @@
 //! A day: a rig, everybody at work, and what came of it.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 
 use crate::{
     checker::{self, Verdict},
     device::Device,
-    history::{self, Entry},
+    history,
     options::{Plan, Scenario},
     process::Line,
-    rig::{Rig, Setup},
+    rig::{Crowd, Rig, Setup},
     workload::{Load, Workload},
 };
 
@@ -40,7 +43,7 @@ impl Day {
         plan: &Plan,
         scenario: Scenario,
         number: u64,
-        devices: usize,
+        crowd: Crowd,
         special: Special,
     ) -> Result<Self> {
         let name = format!("{}-{number}", scenario.name());
@@ -64,7 +67,7 @@ impl Day {
         let setup = Setup {
             program,
             folder: folder.clone(),
-            devices,
+            crowd,
             disk: special.disk,
             store: special.store,
         };
@@ -87,21 +90,25 @@ impl Day {
 
     /// Waits until everything is settled that can be, and has it judged. The gateway runs.
     pub(crate) async fn end(self) -> Result<Verdict> {
-        let (_, verdict) = self.end_with_history().await?;
+        let (verdict, ()) = self.end_and(|_| Ok(())).await?;
         Ok(verdict)
     }
 
-    /// The same, with the history.
-    pub(crate) async fn end_with_history(mut self) -> Result<(Vec<Entry>, Verdict)> {
+    /// The same, and looks into the history's file for something else.
+    pub(crate) async fn end_and<R>(
+        mut self,
+        look: impl FnOnce(&Path) -> Result<R>,
+    ) -> Result<(Verdict, R)> {
         self.workload.end().await?;
         self.rig.stop_gateway().await?;
         self.rig.recorder.finish()?;
-        let history = history::read(&self.rig.history())?;
-        let verdict = checker::judge(&history);
+        let path = self.rig.history();
+        let verdict = checker::judge(history::read(&path)?)?;
+        let seen = look(&path)?;
         if verdict.violations.is_empty() && !self.is_kept {
             fs::remove_dir_all(&self.folder)?;
         }
-        Ok((history, verdict))
+        Ok((verdict, seen))
     }
 
     /// Where its history and its logs are.

@@ -10,12 +10,15 @@ use std::{
 
 use anyhow::Result;
 use parking_lot::Mutex;
-use reqwest::{Method, RequestBuilder, header::HeaderMap};
+use reqwest::{
+    Method, RequestBuilder,
+    header::{AUTHORIZATION, HeaderMap},
+};
 use serde_json::Value;
 use tokio::{sync::watch, time::timeout};
 
 use crate::{
-    history::{Promise, Recorder},
+    history::{Kind, Promise, Recorder},
     rig::{Credentials, Rig},
     workload::receipts::Sampled,
 };
@@ -23,14 +26,17 @@ use crate::{
 /// A device.
 #[derive(Clone)]
 pub(crate) struct Device {
-    /// Its name.
+    /// Its name; a module's has that of its device before it.
     pub(crate) id: String,
+    /// How the gateway treats it.
+    pub(crate) kind: Kind,
     /// What it sees is written here.
     pub(crate) recorder: Recorder,
     /// The receipts that are looked at.
     pub(crate) receipts: Sampled,
     http: reqwest::Client,
-    token: String,
+    /// What it has for `Authorization`.
+    authorization: String,
     port: watch::Receiver<Option<u16>>,
     rng: Arc<Mutex<fastrand::Rng>>,
     names: Arc<AtomicU64>,
@@ -64,10 +70,11 @@ impl Device {
         let device = |(number, credentials): (u64, &Credentials)| {
             Ok(Self {
                 id: credentials.id.clone(),
+                kind: credentials.kind,
                 recorder: rig.recorder.clone(),
                 receipts: receipts.clone(),
                 http: rig.client(number % 2 == 0)?,
-                token: credentials.token.clone(),
+                authorization: credentials.authorization.clone(),
                 port: rig.port(),
                 rng: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed ^ (number << 32)))),
                 names: Arc::default(),
@@ -100,8 +107,9 @@ impl Device {
         shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
     ) -> Option<Answer> {
         let port = self.until_there().await?;
-        let url = format!("https://localhost:{port}/devices/{}/{path}", self.id);
-        let request = self.http.request(method, url).bearer_auth(&self.token);
+        let whose = path_of(&self.id);
+        let url = format!("https://localhost:{port}/{whose}/{path}");
+        let request = { self.http.request(method, url) }.header(AUTHORIZATION, &self.authorization);
         let answer = shape(request).send().await.ok()?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let bytes = answer.bytes().await.ok()?.to_vec();
@@ -160,6 +168,14 @@ pub(crate) fn said_in(result: &Value) -> Said {
             Said::Promised(promise, result["receipt"].as_str().map(str::to_owned))
         }
         (status, _) => Said::Refused(u16::try_from(status).unwrap_or_default()),
+    }
+}
+
+/// Where the gateway has a device, or a module.
+fn path_of(id: &str) -> String {
+    match id.split_once('/') {
+        Some((device, module)) => format!("devices/{device}/modules/{module}"),
+        None => format!("devices/{id}"),
     }
 }
 

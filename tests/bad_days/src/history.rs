@@ -37,6 +37,18 @@ pub(crate) struct Entry {
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub(crate) enum Event {
+    /// A device of this day.
+    Enrolled {
+        /// Its name; a module's has that of its device before it.
+        device: String,
+        /// How the gateway treats it.
+        kind: Kind,
+    },
+    /// The hub will never take the message of this name: it closes the connection.
+    Poisonous {
+        /// The message's name.
+        name: String,
+    },
     /// A device is about to send a message.
     Sending {
         /// Who.
@@ -168,11 +180,66 @@ pub(crate) enum Event {
         /// What it says.
         state: ReceiptState,
     },
+    /// The cloud is about to call a direct method of a device.
+    Calling {
+        /// Whose.
+        device: String,
+        /// The call's name, which stands in what it says.
+        call: String,
+        /// What it says.
+        content: Content,
+    },
+    /// The caller was told how that ended.
+    CallEnded {
+        /// The call's name.
+        call: String,
+        /// The device's answer; none if the hub had none in time.
+        answer: Option<String>,
+    },
+    /// A device was shown a call.
+    CallShown {
+        /// Who.
+        device: String,
+        /// When it had asked.
+        asked: Moment,
+        /// The call's name; empty if it has none.
+        call: String,
+        /// What it says.
+        content: Content,
+    },
+    /// A device is about to answer a call.
+    Answering {
+        /// The call's name.
+        call: String,
+        /// The answer, which no other answer is like.
+        answer: String,
+    },
+    /// A device was told that the hub has its answer.
+    Answered {
+        /// The call's name.
+        call: String,
+        /// The answer.
+        answer: String,
+    },
     /// Somebody made trouble, or ended it.
     Trouble {
         /// What.
         trouble: Trouble,
     },
+}
+
+/// How the gateway treats a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Kind {
+    /// It keeps the device's cloud-to-device messages.
+    GatewayKeeps,
+    /// The hub keeps them until the device has settled them.
+    HubKeeps,
+    /// A module, which has none.
+    Module,
+    /// It shows the hub the device's own token, and holds no key of its own.
+    PassedThrough,
 }
 
 /// What a message says.
@@ -226,6 +293,14 @@ pub(crate) enum Trouble {
     HubAway,
     /// The hub can be reached.
     HubBack,
+    /// The hub stands still: connections stay, and nothing moves.
+    HubStill,
+    /// The hub goes on.
+    HubGoesOn,
+    /// From here on the hub closes the connection on some messages.
+    HubCuts,
+    /// It does no longer.
+    HubCutsNoMore,
     /// A flush failed.
     FlushFailed,
     /// From here on a flush takes so long.
@@ -423,7 +498,12 @@ impl Balance {
             } => {
                 self.patched.entry(device).or_default().insert(slot, number);
             }
-            Event::Sending { .. }
+            // Nobody waits for what will not come.
+            Event::Poisonous { name } => {
+                self.arrived.insert(name);
+            }
+            Event::Enrolled { .. }
+            | Event::Sending { .. }
             | Event::Refused { .. }
             | Event::Unanswered { .. }
             | Event::Patching { .. }
@@ -431,21 +511,26 @@ impl Balance {
             | Event::CloudSending { .. }
             | Event::Shown { .. }
             | Event::ReceiptRead { .. }
+            | Event::Calling { .. }
+            | Event::CallEnded { .. }
+            | Event::CallShown { .. }
+            | Event::Answering { .. }
+            | Event::Answered { .. }
             | Event::Trouble { .. } => {}
         }
     }
 }
 
-/// Reads a history.
-pub(crate) fn read(path: &Path) -> Result<Vec<Entry>> {
+/// Reads a history, line by line: that of a long day has more than a million.
+pub(crate) fn read(path: &Path) -> Result<impl Iterator<Item = Result<Entry>>> {
     let file = File::open(path).with_context(|| format!("could not open {}", path.display()))?;
-    let mut entries = Vec::new();
-    for (number, line) in BufReader::new(file).lines().enumerate() {
-        let entry = serde_json::from_str(&line?)
-            .with_context(|| format!("line {} of {}", number + 1, path.display()))?;
-        entries.push(entry);
-    }
-    Ok(entries)
+    let path = path.to_owned();
+    let entry = move |(number, line): (usize, std::io::Result<String>)| {
+        let place = || format!("line {} of {}", number + 1, path.display());
+        let line = line.with_context(place)?;
+        serde_json::from_str(&line).with_context(place)
+    };
+    Ok(BufReader::new(file).lines().enumerate().map(entry))
 }
 
 fn micros(time: std::time::Duration) -> Moment {

@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, ensure};
 use reqwest::{Method, RequestBuilder};
+use rustix::process::Signal;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -22,12 +24,33 @@ use crate::{
 pub(crate) struct Hub {
     /// Where devices reach it.
     pub(crate) mqtt: String,
+    /// Where its HTTPS API is.
+    pub(crate) https: String,
     /// The certificate that is to be trusted.
     pub(crate) authority_file: PathBuf,
     /// The devices' keys.
     pub(crate) keys: Vec<(String, String)>,
     cloud: Cloud,
-    _process: Process,
+    process: Process,
+}
+
+/// A message of a device, as the hub shows it to readers.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Record {
+    sequence: u64,
+    device_id: String,
+    module_id: Option<String>,
+    system_properties: SystemProperties,
+    properties: BTreeMap<String, String>,
+    body: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct SystemProperties {
+    message_id: Option<String>,
+    content_type: Option<String>,
 }
 
 /// The cloud side: it sends, and reads what has arrived.
@@ -54,6 +77,7 @@ impl Hub {
             .with(["emulator", "--no-dps", "--hub-name", HUB_NAME])
             .with(["--hub-mqtt-port", "0", "--hub-https-port", "0", "--device"])
             .with([ids.join(",")])
+            .with(["--telemetry-records", KEPT, "--telemetry-bytes", KEPT_BYTES])
             .with(["--data".as_ref(), data.as_os_str()]);
         let mut process = Process::start(&line, folder.join("hub.log"))?;
         let greeted = process.until_printed("Ctrl-C stops.").await;
@@ -77,6 +101,7 @@ impl Hub {
         let token = fs::read_to_string(data.join("hub.token"))?;
         let address = address_behind(&printed, "HTTPS, and MQTT over WebSocket ")?;
         Ok(Self {
+            https: address.clone(),
             mqtt: address_behind(&printed, "MQTT over TLS ")?,
             authority_file,
             keys,
@@ -87,13 +112,26 @@ impl Hub {
                 token: token.trim().to_owned(),
                 recorder,
             },
-            _process: process,
+            process,
         })
     }
 
     /// The cloud side.
     pub(crate) fn cloud(&self) -> Cloud {
         self.cloud.clone()
+    }
+
+    /// Lets the hub stand still: its connections stay, and nothing is taken from them or answered.
+    pub(crate) fn stand_still(&self) -> Result<()> {
+        self.cloud.recorder.trouble(Trouble::HubStill);
+        self.process.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    pub(crate) fn go_on(&self) -> Result<()> {
+        self.process.signal(Signal::CONT)?;
+        self.cloud.recorder.trouble(Trouble::HubGoesOn);
+        Ok(())
     }
 }
 
@@ -110,6 +148,30 @@ impl Cloud {
         request.send().await?.error_for_status()?;
         self.recorder.trouble(Trouble::HubBack);
         Ok(())
+    }
+
+    /// From here on the hub closes the connection on messages with this in what they say.
+    pub(crate) async fn choke_on(&self, contains: &str) -> Result<()> {
+        self.recorder.trouble(Trouble::HubCuts);
+        self.fault(json!({ "kind": "close-on-payload", "contains": { "text": contains } }))
+            .await
+    }
+
+    /// It does no longer.
+    pub(crate) async fn choke_no_more(&self) -> Result<()> {
+        let request = self.request_by(&self.control, Method::DELETE, "emulator/faults");
+        request.send().await?.error_for_status()?;
+        self.recorder.trouble(Trouble::HubCutsNoMore);
+        Ok(())
+    }
+
+    /// Makes a module, and gives its key.
+    pub(crate) async fn add_module(&self, device: &str, module: &str) -> Result<String> {
+        let request = self.request(Method::PUT, &format!("devices/{device}/modules/{module}"));
+        let request = request.json(&json!({ "deviceId": device, "moduleId": module }));
+        let made: Value = request.send().await?.error_for_status()?.json().await?;
+        let key = made["authentication"]["symmetricKey"]["primaryKey"].as_str();
+        Ok(key.context("the hub has a key for each module")?.to_owned())
     }
 
     async fn fault(&self, fault: Value) -> Result<()> {
@@ -138,35 +200,46 @@ impl Cloud {
         let mut rest = Vec::new();
         while let Ok(Some(chunk)) = answer.chunk().await {
             rest.extend_from_slice(&chunk);
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = rest.drain(..=end).collect();
-                if line.len() > 1 {
-                    let record: Value = serde_json::from_slice(&line)?;
-                    if record.get("missed").is_some() {
-                        bail!("the hub's ring was too short for its reader: {record}");
-                    }
-                    *next = self.arrived(&record)? + 1;
+            let whole = rest.iter().rposition(|byte| *byte == b'\n');
+            let Some(whole) = whole else {
+                continue;
+            };
+            for line in rest[..whole].split(|byte| *byte == b'\n') {
+                // An empty one says that the connection is there.
+                if !line.is_empty() {
+                    *next = self.arrived(line)? + 1;
                 }
             }
+            rest.drain(..=whole);
         }
         Ok(None)
     }
 
-    fn arrived(&self, record: &Value) -> Result<u64> {
-        let sequence = record["sequence"].as_u64().context("a record's number")?;
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let properties: BTreeMap<String, String> =
-            serde_json::from_value(record["properties"].clone())?;
-        let name = properties.get(NAME).cloned().unwrap_or_default();
-        let system = &record["systemProperties"];
+    fn arrived(&self, line: &[u8]) -> Result<u64> {
+        let told = String::from_utf8_lossy(line);
+        ensure!(
+            !told.starts_with(MISSED),
+            "the hub keeps too little for its reader: {told}"
+        );
+        let record: Record = serde_json::from_str(&told).context("a line of the hub's")?;
+        let name = record.properties.get(NAME).cloned().unwrap_or_default();
+        let system = record.system_properties;
+        let device = match record.module_id {
+            Some(module) => format!("{}/{module}", record.device_id),
+            None => record.device_id,
+        };
         self.recorder.note(Event::Arrived {
-            sequence,
-            device: text(&record["deviceId"]).unwrap_or_default(),
+            sequence: record.sequence,
+            device,
             name,
-            message_id: text(&system["message-id"]),
-            content: content_of(record["body"].as_str(), properties, &system["content-type"]),
+            message_id: system.message_id,
+            content: content_of(
+                record.body.as_deref(),
+                record.properties,
+                system.content_type,
+            ),
         });
-        Ok(sequence)
+        Ok(record.sequence)
     }
 
     /// Sends a message to a device. A hub whose queue is full does not take it, and one that goes away just now may have taken
@@ -176,7 +249,8 @@ impl Cloud {
             (NAME.to_owned(), name.to_owned()),
             ("level".to_owned(), "2".to_owned()),
         ]);
-        let content = content_of(Some(&body), properties.clone(), &"application/json".into());
+        let content_type = Some("application/json".to_owned());
+        let content = content_of(Some(&body), properties.clone(), content_type);
         self.recorder.note(Event::CloudSending {
             device: device.to_owned(),
             name: name.to_owned(),
@@ -199,7 +273,7 @@ impl Cloud {
 
     /// Writes down the numbers in a device's reported properties, and gives them.
     pub(crate) async fn read_twin(&self, device: &str) -> Result<BTreeMap<String, u64>> {
-        let request = self.request(Method::GET, &format!("twins/{device}"));
+        let request = self.request(Method::GET, &twin_of(device));
         let twin: Value = request.send().await?.error_for_status()?.json().await?;
         let reported = twin["properties"]["reported"].as_object();
         let number = |(slot, value): (&String, &Value)| Some((slot.clone(), value.as_u64()?));
@@ -216,6 +290,41 @@ impl Cloud {
         Ok(slots)
     }
 
+    /// Calls a direct method, and waits for its end: the device's answer, or none. A hub that goes away tells nobody.
+    pub(crate) async fn call(&self, device: &str, call: &str, payload: Value) {
+        self.recorder.note(Event::Calling {
+            device: device.to_owned(),
+            call: call.to_owned(),
+            content: content_of(Some(&payload.to_string()), BTreeMap::new(), None),
+        });
+        let path = format!("{}/methods", twin_of(device));
+        let request = self.request(Method::POST, &path).json(&json!({
+            "methodName": "count",
+            "responseTimeoutInSeconds": CALLER_WAITS_S,
+            "payload": payload,
+        }));
+        let Ok(answer) = request.send().await else {
+            return;
+        };
+        let is_ended = answer.status().is_success();
+        let Ok(said) = answer.json::<Value>().await else {
+            return;
+        };
+        // So the gateway itself answers a method that comes while its device cannot.
+        let is_asleep = said["status"] == 503 && said["payload"]["code"] == "device_asleep";
+        let answer = (is_ended && !is_asleep).then(|| {
+            let answer = &said["payload"]["answer"];
+            // What is no text, nobody has given.
+            answer
+                .as_str()
+                .map_or_else(|| answer.to_string(), str::to_owned)
+        });
+        self.recorder.note(Event::CallEnded {
+            call: call.to_owned(),
+            answer,
+        });
+    }
+
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.request_by(&self.http, method, path)
     }
@@ -230,13 +339,28 @@ impl Cloud {
 pub(crate) fn content_of(
     body: Option<&str>,
     mut properties: BTreeMap<String, String>,
-    content_type: &Value,
+    content_type: Option<String>,
 ) -> Content {
-    if let Some(content_type) = content_type.as_str() {
-        properties.insert("content-type".to_owned(), content_type.to_owned());
+    if let Some(content_type) = content_type {
+        properties.insert("content-type".to_owned(), content_type);
     }
     Content::new(body.unwrap_or_default().as_bytes(), properties)
 }
 
+/// The path of a device's twin, or a module's.
+fn twin_of(id: &str) -> String {
+    match id.split_once('/') {
+        Some((device, module)) => format!("twins/{device}/modules/{module}"),
+        None => format!("twins/{id}"),
+    }
+}
+
+/// As much as devices send on the longest day, so that a reader that comes second to everything else misses nothing.
+const KEPT: &str = "1000000";
+const KEPT_BYTES: &str = "1073741824";
+/// How a stream tells a reader that it was too slow.
+const MISSED: &str = "{\"missed\"";
+/// IoT Hub takes 5 to 300.
+const CALLER_WAITS_S: u64 = 5;
 /// Not a name of the gateway, as everywhere.
 pub(crate) const HUB_NAME: &str = "bad-hub.localhost";

@@ -55,7 +55,7 @@ fn play(role: Role) -> Result<ExitCode> {
             runtime.block_on(scenarios::run(&plan))
         }
         Role::Judge { history } => {
-            let verdict = checker::judge(&history::read(&history)?);
+            let verdict = checker::judge(history::read(&history)?)?;
             options::say(&serde_json::to_string_pretty(&verdict.counts)?);
             Ok(options::say_violations(&verdict.violations))
         }

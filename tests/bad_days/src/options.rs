@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     io::{self, Write as _},
+    ops::Range,
     path::PathBuf,
     process::ExitCode,
 };
@@ -58,12 +59,29 @@ pub(crate) struct Plan {
     /// Rounds of each, or seconds where the hub is away, in place of its own number
     #[arg(long)]
     pub(crate) rounds: Option<u32>,
+    /// How long a life is that a kill ends, in milliseconds, as FROM-TO
+    #[arg(long, value_name = "FROM-TO", value_parser = life)]
+    pub(crate) life: Option<Life>,
     /// The program
     #[arg(long, env = "TOMBOLO", default_value = "target/debug/tombolo")]
     pub(crate) program: PathBuf,
     /// Keep histories and logs in this folder; otherwise those of a day that went wrong are kept in a temporary one
     #[arg(long)]
     pub(crate) keep: Option<PathBuf>,
+}
+
+/// Milliseconds, of which each life takes some.
+#[derive(Clone, Debug)]
+pub(crate) struct Life(pub(crate) Range<u64>);
+
+fn life(text: &str) -> Result<Life, String> {
+    let (from, to) = text.split_once('-').ok_or("two numbers, as 50-1500")?;
+    let number = |text: &str| text.parse().map_err(|error| format!("{text}: {error}"));
+    let life: Range<u64> = number(from)?..number(to)?;
+    if life.is_empty() {
+        return Err("the first number is the smaller one".to_owned());
+    }
+    Ok(Life(life))
 }
 
 /// A kind of bad day.
@@ -75,6 +93,10 @@ pub(crate) enum Scenario {
     Kill,
     /// The hub is away for a time
     HubAway,
+    /// The hub stands still for a time: its connections stay, and nothing moves
+    HubStandsStill,
+    /// The hub closes the connection on a message, whatever life of the gateway sends it
+    Poison,
     /// A flush fails, then another one
     FlushFails,
     /// The disk is full

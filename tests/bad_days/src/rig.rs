@@ -9,15 +9,16 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::ExitStatus,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
+use iothub::sas::Key;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::{
-    history::{Recorder, Trouble},
+    history::{Event, Kind, Recorder, Trouble},
     hub::Hub,
     process::{self, Line, Process},
 };
@@ -29,12 +30,23 @@ pub(crate) struct Setup {
     pub(crate) program: PathBuf,
     /// A folder that is there.
     pub(crate) folder: PathBuf,
-    /// How many devices; every other one has its messages in the hub's custody.
-    pub(crate) devices: usize,
+    /// Who takes part.
+    pub(crate) crowd: Crowd,
     /// Lines for the section `[disk]` of the configuration beside the folder's.
     pub(crate) disk: String,
     /// The store's folder, if it is not in the rig's.
     pub(crate) store: Option<PathBuf>,
+}
+
+/// How many devices of which kind.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Crowd {
+    /// Every other one has its messages in the hub's custody.
+    pub(crate) devices: usize,
+    /// As many of the devices have a module.
+    pub(crate) modules: usize,
+    /// More devices, whose own tokens the hub judges: the gateway holds no key of theirs.
+    pub(crate) passed_through: usize,
 }
 
 /// Hub and gateway.
@@ -57,10 +69,20 @@ pub(crate) struct Rig {
 /// A device as the gateway knows it.
 #[derive(Clone, Debug)]
 pub(crate) struct Credentials {
-    /// Its name.
+    /// Its name; a module's has that of its device before it.
     pub(crate) id: String,
-    /// Its token.
-    pub(crate) token: String,
+    /// How the gateway treats it.
+    pub(crate) kind: Kind,
+    /// What it has for `Authorization`.
+    pub(crate) authorization: String,
+}
+
+/// A device as hub and configuration know it.
+struct Enrolled {
+    id: String,
+    kind: Kind,
+    /// Its key at the hub.
+    key: String,
 }
 
 impl Rig {
@@ -69,16 +91,21 @@ impl Rig {
         let Setup {
             program,
             folder,
-            devices,
+            crowd,
             disk,
             store,
         } = setup;
         let recorder = Recorder::create(&folder.join("history.jsonl"))?;
-        let ids: Vec<_> = (0..devices).map(|number| format!("dev{number}")).collect();
+        let ids = crowd.ids();
         let hub = Hub::start(&program, &folder, &ids, recorder.clone()).await?;
+        let enrolled = crowd.enroll(&hub).await?;
+        for Enrolled { id, kind, .. } in &enrolled {
+            let (device, kind) = (id.clone(), *kind);
+            recorder.note(Event::Enrolled { device, kind });
+        }
         let authority = certificates::make(&folder)?;
         let store = store.unwrap_or_else(|| folder.join("store"));
-        let config = configuration(&folder, &store, &disk, &hub)?;
+        let config = configuration(&folder, &store, &disk, &hub, &enrolled)?;
         fs::write(folder.join(CONFIG), config)?;
         let mut rig = Self {
             recorder,
@@ -92,7 +119,7 @@ impl Rig {
             port: watch::Sender::new(None),
         };
         let admin = rig.start_gateway(&Line::default()).await?;
-        rig.devices = rig.make_tokens(&admin, ids).await?;
+        rig.devices = rig.make_tokens(&admin, enrolled).await?;
         rig.stop_gateway().await?;
         Ok(rig)
     }
@@ -186,30 +213,107 @@ impl Rig {
         self.folder.join("history.jsonl")
     }
 
-    async fn make_tokens(&self, admin: &str, ids: Vec<String>) -> Result<Vec<Credentials>> {
+    async fn make_tokens(&self, admin: &str, of: Vec<Enrolled>) -> Result<Vec<Credentials>> {
         let admin_token = fs::read_to_string(self.folder.join(ADMIN_TOKEN))?;
         leaks::mark("admin token", admin_token.trim());
         let http = reqwest::Client::builder().no_proxy().build()?;
         let mut devices = Vec::new();
-        for id in ids {
+        for Enrolled { id, kind, key } in of {
+            let whose = match (kind, id.split_once('/')) {
+                (Kind::PassedThrough, _) => {
+                    let authorization = own_token(&id, &key)?;
+                    devices.push(Credentials {
+                        id,
+                        kind,
+                        authorization,
+                    });
+                    continue;
+                }
+                (_, Some((device, module))) => json!({ "device": device, "module": module }),
+                (_, None) => json!({ "device": id }),
+            };
             let request = http
                 .post(format!("{admin}/admin/v1/tokens"))
                 .bearer_auth(admin_token.trim())
-                .json(&json!({ "device": id }));
+                .json(&whose);
             let answer = request.send().await?.error_for_status()?;
             let created: Value = answer.json().await?;
             let token = created["token"].as_str().context("no token was made")?;
             leaks::mark(&format!("gateway token of {id}"), token);
             devices.push(Credentials {
                 id,
-                token: token.to_owned(),
+                kind,
+                authorization: format!("Bearer {token}"),
             });
         }
         Ok(devices)
     }
 }
 
-fn configuration(folder: &Path, store: &Path, disk: &str, hub: &Hub) -> Result<String> {
+impl Crowd {
+    /// Some devices, and nobody else.
+    pub(crate) const fn of_devices(devices: usize) -> Self {
+        Self {
+            devices,
+            modules: 0,
+            passed_through: 0,
+        }
+    }
+
+    /// The devices' names.
+    fn ids(self) -> Vec<String> {
+        let devices = (0..self.devices).map(|number| format!("dev{number}"));
+        let passed_through = (0..self.passed_through).map(|number| format!("own{number}"));
+        devices.chain(passed_through).collect()
+    }
+
+    /// Everybody, with the keys that the hub has for them; modules are made.
+    async fn enroll(self, hub: &Hub) -> Result<Vec<Enrolled>> {
+        let mut enrolled = Vec::new();
+        for (number, (id, key)) in hub.keys.iter().enumerate() {
+            let kind = match (number >= self.devices, number % 2) {
+                (true, _) => Kind::PassedThrough,
+                (false, 0) => Kind::GatewayKeeps,
+                (false, _) => Kind::HubKeeps,
+            };
+            let (id, key) = (id.clone(), key.clone());
+            enrolled.push(Enrolled { id, kind, key });
+        }
+        for (device, _) in hub.keys.iter().take(self.modules.min(self.devices)) {
+            let key = hub.cloud().add_module(device, MODULE).await?;
+            let id = format!("{device}/{MODULE}");
+            leaks::mark_key(&format!("key of {id}"), &key);
+            let kind = Kind::Module;
+            enrolled.push(Enrolled { id, kind, key });
+        }
+        Ok(enrolled)
+    }
+}
+
+/// A token that a device signs itself, good for ten years: some days move the clock.
+fn own_token(id: &str, key: &str) -> Result<String> {
+    let ten_years = Duration::from_secs(10 * 365 * 24 * 3600);
+    let token = Key::from_base64(key)?.sign(
+        &format!("{}/devices/{id}", crate::hub::HUB_NAME),
+        None,
+        (SystemTime::now() + ten_years).into(),
+    );
+    let signature = token.split("&sig=").nth(1);
+    let signature = signature.and_then(|rest| rest.split('&').next());
+    leaks::mark(
+        &format!("signature of {id}"),
+        signature.context("a token has a signature")?,
+    );
+    Ok(token)
+}
+
+fn configuration(
+    folder: &Path,
+    store: &Path,
+    disk: &str,
+    hub: &Hub,
+    enrolled: &[Enrolled],
+) -> Result<String> {
     let certificate = folder.join("gateway.pem");
     let mut text = format!(
         "[front]\nlisten = [\"127.0.0.1:0\"]\nadmin_listen = \"127.0.0.1:0\"\nnames = [\"localhost\"]\n\
@@ -219,18 +323,23 @@ fn configuration(folder: &Path, store: &Path, disk: &str, hub: &Hub) -> Result<S
          outbox_bytes_in_all = 1073741824\n\
          [disk]\nfolder = {store:?}\n{disk}\n\
          [upstream]\nbackoff_limit = \"5s\"\n\
-         [[upstream.hubs]]\nname = \"{name}\"\naddress = \"{address}\"\nca_file = {ca:?}\nconnects_per_second = 1000\n",
+         [[upstream.hubs]]\nname = \"{name}\"\naddress = \"{address}\"\nhttps_address = \"{https}\"\nca_file = {ca:?}\n\
+         connects_per_second = 1000\n",
         admin = folder.join(ADMIN_TOKEN),
         name = crate::hub::HUB_NAME,
         address = hub.mqtt,
+        https = hub.https,
         ca = hub.authority_file,
     );
-    for (number, (id, key)) in hub.keys.iter().enumerate() {
-        let custody = if number % 2 == 1 { "hub" } else { "gateway" };
-        write!(
-            text,
-            "[[upstream.devices]]\nid = \"{id}\"\nkey.text = \"{key}\"\ncustody = \"{custody}\"\n"
-        )?;
+    for Enrolled { id, kind, key } in enrolled {
+        let (device, module) = id.split_once('/').unwrap_or((id, ""));
+        writeln!(text, "[[upstream.devices]]\nid = \"{device}\"")?;
+        match kind {
+            Kind::GatewayKeeps => writeln!(text, "key.text = \"{key}\"\ncustody = \"gateway\"")?,
+            Kind::HubKeeps => writeln!(text, "key.text = \"{key}\"\ncustody = \"hub\"")?,
+            Kind::Module => writeln!(text, "key.text = \"{key}\"\nmodule = \"{module}\"")?,
+            Kind::PassedThrough => writeln!(text, "credential = \"pass-through\"")?,
+        }
     }
     Ok(text)
 }
@@ -256,6 +365,8 @@ fn key_of(line: &str) -> Option<(String, String)> {
     Some((id.to_owned(), key.trim().to_owned()))
 }
 
+/// What each module is called.
+const MODULE: &str = "camera";
 const CONFIG: &str = "tombolo.toml";
 const ADMIN_TOKEN: &str = "admin.token";
 /// How long a device waits for an answer.

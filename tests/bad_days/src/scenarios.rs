@@ -6,6 +6,8 @@ mod disk;
 mod flush_fails;
 mod hub_away;
 mod kill;
+mod poison;
+mod stand_still;
 
 use std::{process::ExitCode, time::Instant};
 
@@ -17,6 +19,7 @@ use crate::{
     checker::{Counts, Verdict, Violation},
     day::{Day, Special},
     options::{Plan, Scenario, say, say_violations},
+    rig::Crowd,
     workload::{Load, telemetry::ALL_WAYS},
 };
 
@@ -86,6 +89,8 @@ async fn happen(plan: &Plan, scenario: Scenario) -> Result<Outcome> {
         Scenario::Quiet => quiet(plan).await,
         Scenario::Kill => kill::happen(plan).await,
         Scenario::HubAway => hub_away::happen(plan).await,
+        Scenario::HubStandsStill => stand_still::happen(plan).await,
+        Scenario::Poison => poison::happen(plan).await,
         Scenario::FlushFails => flush_fails::happen(plan).await,
         Scenario::DiskFull => disk::full(plan).await,
         Scenario::ReadOnly => disk::read_only(plan).await,
@@ -107,7 +112,7 @@ fn tell(scenario: Scenario, outcome: &Outcome, began: Instant) -> bool {
     }
     say(&format!(
         "{} s: {} kills, {} sent, {} promised ({} stored), {} delivered, {} duplicated, {} lost, {} out of order; to devices \
-         {} sent, {} shown, {} completed, {} duplicated; {} patches, {} receipts",
+         {} sent, {} shown, {} completed, {} duplicated; {} patches, {} receipts; {} methods shown, {} answered",
         began.elapsed().as_secs(),
         counts.kills,
         counts.sent,
@@ -123,14 +128,28 @@ fn tell(scenario: Scenario, outcome: &Outcome, began: Instant) -> bool {
         counts.cloud_duplicated,
         counts.patches,
         counts.receipts,
+        counts.calls,
+        counts.calls_answered,
     ));
+    if counts.kills > 0 {
+        say(&format!(
+            "{:.2} % of what was sent came twice, {:.1} messages a kill",
+            share(counts.duplicated, counts.sent) * 100.0,
+            share(counts.duplicated, counts.kills),
+        ));
+    }
     say_violations(&outcome.violations) == ExitCode::SUCCESS
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people to read")]
+fn share(part: u64, of: u64) -> f64 {
+    part as f64 / of.max(1) as f64
 }
 
 /// Nothing goes wrong: whatever is seen on other days is the trouble's doing.
 async fn quiet(plan: &Plan) -> Result<Outcome> {
     let seconds = plan.rounds.unwrap_or(if plan.long { 60 } else { 10 });
-    let mut day = Day::begin(plan, Scenario::Quiet, 0, DEVICES, Special::default()).await?;
+    let mut day = Day::begin(plan, Scenario::Quiet, 0, EVERYBODY, Special::default()).await?;
     let mut outcome = Outcome::default();
     outcome.remark(format!("in {}", day.folder().display()));
     day.work(BUSY);
@@ -139,11 +158,16 @@ async fn quiet(plan: &Plan) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// As many as it takes to send so much without waiting for each other.
-const DEVICES: usize = 20;
+/// As many as it takes to send so much without waiting for each other, some of every kind.
+const EVERYBODY: Crowd = Crowd {
+    devices: 16,
+    modules: 2,
+    passed_through: 2,
+};
 /// 500 messages a second in every way, and all else that devices do.
 const BUSY: Load = Load {
     messages_per_second: 500,
     cloud_messages_per_second: 20,
+    calls_per_second: 10,
     ways: ALL_WAYS,
 };

@@ -1,9 +1,10 @@
 //! What devices and cloud do on any day, good or bad.
 //!
 //! Each device sends messages in every way that there is, one way after the other, at a pace of its own that does not wait
-//! for answers; it patches its reported properties one by one; it reads its messages and completes most of them at once. The
-//! cloud sends messages and reads twins.
+//! for answers; it patches its reported properties one by one; it reads its messages and completes most of them at once; it
+//! answers direct methods. The cloud sends messages, calls methods and reads twins.
 
+pub(crate) mod calls;
 pub(crate) mod messages;
 pub(crate) mod patches;
 pub(crate) mod receipts;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::{sync::watch, task::JoinSet, time::sleep};
 
-use crate::{device::Device, hub::Cloud};
+use crate::{device::Device, history::Kind, hub::Cloud};
 
 /// How much is going on.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Load {
     pub(crate) messages_per_second: u32,
     /// Messages that the cloud sends to all devices together in a second; 0 for none, and no patches then either.
     pub(crate) cloud_messages_per_second: u32,
+    /// Direct methods that the cloud calls in a second, of all devices together.
+    pub(crate) calls_per_second: u32,
     /// In which ways devices send.
     pub(crate) ways: &'static [telemetry::Way],
 }
@@ -75,14 +78,28 @@ impl Workload {
             let sending = telemetry::send(device.clone(), load.ways, pace, hour);
             self.senders.spawn(sending);
             if load.cloud_messages_per_second > 0 {
+                let patching = patches::write(device.clone(), self.hour.subscribe());
+                self.senders.spawn(patching);
+            }
+            let has_messages = match device.kind {
+                Kind::GatewayKeeps | Kind::HubKeeps => true,
+                Kind::Module | Kind::PassedThrough => false,
+            };
+            if load.cloud_messages_per_second > 0 && has_messages {
                 let between = Duration::from_secs(1) * count / load.cloud_messages_per_second;
                 let (cloud, hour) = (self.cloud.clone(), self.hour.subscribe());
                 let sending = messages::send(cloud, device.clone(), between, hour);
                 self.senders.spawn(sending);
-                let patching = patches::write(device.clone(), self.hour.subscribe());
-                self.senders.spawn(patching);
                 let reading = messages::receive(device.clone(), self.hour.subscribe());
                 self.readers.spawn(reading);
+            }
+            if load.calls_per_second > 0 {
+                let between = Duration::from_secs(1) * count / load.calls_per_second;
+                let (cloud, hour) = (self.cloud.clone(), self.hour.subscribe());
+                let calling = calls::make(cloud, device.clone(), between, hour);
+                self.senders.spawn(calling);
+                let answering = calls::answer(device.clone(), self.hour.subscribe());
+                self.readers.spawn(answering);
             }
         }
         if load.cloud_messages_per_second > 0 {
@@ -121,6 +138,12 @@ impl Workload {
             ended?.context("the hub's reader has ended")?;
         }
         all(&mut self.readers).await
+    }
+
+    /// A device.
+    pub(crate) fn one(&self, rng: &mut fastrand::Rng) -> Result<Device> {
+        let device = rng.choice(&self.devices);
+        Ok(device.context("there is a device")?.clone())
     }
 
     /// Leaves a device out of what is begun from here on; none if there is only one.

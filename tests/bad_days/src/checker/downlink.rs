@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Rule, Troubles, Verdict};
-use crate::history::{Content, Event, Moment};
+use crate::history::{Content, Event, Kind, Moment};
 
 /// Every message that was sent, by name.
 #[derive(Default)]
@@ -11,6 +11,9 @@ pub(super) struct Downlink {
     sent: BTreeMap<String, Sent>,
     /// What was shown and was never sent.
     invented: BTreeSet<String>,
+    /// Devices whose messages the gateway keeps. It knows one by its message id, which ours have, when the hub delivers it
+    /// again: so no crash and no lost connection excuses that one of these is shown anew.
+    kept: BTreeSet<String>,
     /// Names by device, in the order in which they were sent, and in which they were first shown.
     order: BTreeMap<String, (Vec<String>, Vec<String>)>,
 }
@@ -93,7 +96,14 @@ impl Downlink {
                     sent.completed.push((token.clone(), at));
                 }
             }
-            Event::Sending { .. }
+            Event::Enrolled { device, kind } => match kind {
+                Kind::GatewayKeeps => {
+                    self.kept.insert(device.clone());
+                }
+                Kind::HubKeeps | Kind::Module | Kind::PassedThrough => {}
+            },
+            Event::Poisonous { .. }
+            | Event::Sending { .. }
             | Event::Promised { .. }
             | Event::Refused { .. }
             | Event::Unanswered { .. }
@@ -103,6 +113,11 @@ impl Downlink {
             | Event::TwinRead { .. }
             | Event::ReceiptRead { .. }
             | Event::Completing { .. }
+            | Event::Calling { .. }
+            | Event::CallEnded { .. }
+            | Event::CallShown { .. }
+            | Event::Answering { .. }
+            | Event::Answered { .. }
             | Event::Trouble { .. } => {}
         }
     }
@@ -112,7 +127,8 @@ impl Downlink {
             verdict.broken(Rule::MessageInvented, name);
         }
         for (name, sent) in &self.sent {
-            sent.judge(name, troubles, verdict);
+            let is_kept = self.kept.contains(&sent.device);
+            sent.judge(name, is_kept, troubles, verdict);
         }
         for (sent, shown) in self.order.values() {
             let place: BTreeMap<_, _> = sent.iter().zip(0..).collect();
@@ -129,7 +145,7 @@ impl Downlink {
 }
 
 impl Sent {
-    fn judge(&self, name: &str, troubles: &Troubles, verdict: &mut Verdict) {
+    fn judge(&self, name: &str, is_kept: bool, troubles: &Troubles, verdict: &mut Verdict) {
         for rule in &self.broken {
             verdict.broken(*rule, name);
         }
@@ -146,7 +162,11 @@ impl Sent {
             if !shown.is_locked {
                 tokens.insert(shown.token.as_str());
             }
-            let is_excused = troubles.excuse_copies(self.at, shown.at);
+            let is_excused = if is_kept {
+                troubles.excuse_forgetting(self.at, shown.at)
+            } else {
+                troubles.excuse_copies(self.at, shown.at)
+            };
             if is_other {
                 verdict.counts.cloud_duplicated += 1;
                 if !is_excused {

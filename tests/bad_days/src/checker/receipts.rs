@@ -25,6 +25,7 @@ struct Seen {
     broken: BTreeSet<Rule>,
     is_read: bool,
     is_acknowledged: bool,
+    is_refused: bool,
 }
 
 impl Receipts {
@@ -68,6 +69,8 @@ impl Receipts {
             }
             Event::Promised { receipt: None, .. }
             | Event::Patched { receipt: None, .. }
+            | Event::Enrolled { .. }
+            | Event::Poisonous { .. }
             | Event::Sending { .. }
             | Event::Refused { .. }
             | Event::Unanswered { .. }
@@ -79,6 +82,11 @@ impl Receipts {
             | Event::Shown { .. }
             | Event::Completed { .. }
             | Event::Completing { .. }
+            | Event::Calling { .. }
+            | Event::CallEnded { .. }
+            | Event::CallShown { .. }
+            | Event::Answering { .. }
+            | Event::Answered { .. }
             | Event::Trouble { .. } => {}
         }
     }
@@ -90,6 +98,12 @@ impl Receipts {
                 verdict.broken(*rule, receipt.as_str());
             }
             let mut messages = seen.messages.iter();
+            let is_poisonous = messages.clone().any(|name| uplink.is_poisonous(name));
+            match (is_poisonous, seen.is_refused) {
+                (true, false) => verdict.broken(Rule::PoisonUntold, receipt.as_str()),
+                (false, true) => verdict.broken(Rule::ReceiptRefused, receipt.as_str()),
+                (true, true) | (false, false) => {}
+            }
             if seen.is_acknowledged && messages.any(|name| !uplink.has_arrived(name)) {
                 verdict.broken(Rule::ReceiptUntrue, receipt.as_str());
             }
@@ -112,7 +126,7 @@ impl Seen {
                 self.ended.get_or_insert(at);
             }
             ReceiptState::Refused => {
-                self.broken.insert(Rule::ReceiptRefused);
+                self.is_refused = true;
                 self.ended.get_or_insert(at);
             }
             ReceiptState::Missing => {

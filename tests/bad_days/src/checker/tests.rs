@@ -3,18 +3,40 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::history::{Content, Promise, ReceiptState};
+use crate::history::{Content, Kind, Promise, ReceiptState};
 
 #[test]
 fn an_honest_history_breaks_no_rule() {
-    let verdict = judge(&honest());
+    let verdict = judged(honest());
     assert_eq!(verdict.violations, []);
     let counts = verdict.counts;
     assert_eq!((counts.sent, counts.promised, counts.stored), (4, 3, 2));
     assert_eq!((counts.delivered, counts.duplicated), (3, 1));
     assert_eq!((counts.cloud_sent, counts.cloud_shown), (3, 3));
     assert_eq!((counts.cloud_completed, counts.cloud_duplicated), (2, 1));
-    assert_eq!((counts.patches, counts.receipts, counts.kills), (2, 1, 1));
+    assert_eq!((counts.patches, counts.receipts, counts.kills), (2, 2, 1));
+    assert_eq!((counts.calls, counts.calls_answered), (2, 1));
+}
+
+/// Connections are lost at any moment while the hub closes them.
+#[test]
+fn a_hub_that_cuts_excuses_what_comes_again_until_it_cuts_no_more() {
+    let excuses = |from, to| {
+        let troubles = [(10, Trouble::HubCuts), (20, Trouble::HubCutsNoMore)];
+        Troubles(troubles.into()).excuse_copies(from, to)
+    };
+    for (from, to, is_excused) in [
+        (1, 9, false),
+        (1, 10, true),
+        (1, 15, true),
+        (12, 15, true),
+        (12, 25, true),
+        (19, 25, true),
+        (20, 25, false),
+        (1, 25, true),
+    ] {
+        assert_eq!(excuses(from, to), is_excused, "{from} to {to}");
+    }
 }
 
 #[test]
@@ -23,7 +45,7 @@ fn each_planted_violation_is_found_by_its_own_rule() {
         let mut history = honest();
         plant(&mut history);
         history.sort_by_key(|entry| entry.at);
-        let violations = judge(&history).violations;
+        let violations = judged(history).violations;
         let rules: BTreeSet<_> = violations.iter().map(|violation| violation.rule).collect();
         assert_eq!(rules, [*rule].into(), "plant {number}: {violations:?}");
     }
@@ -32,7 +54,11 @@ fn each_planted_violation_is_found_by_its_own_rule() {
 #[test]
 fn every_rule_has_a_plant() {
     let planted: BTreeSet<_> = PLANTED.iter().map(|(_, rule)| *rule).collect();
-    assert_eq!(planted.len(), Rule::ShownAgain as usize + 1);
+    assert_eq!(planted.len(), Rule::CallShownAgain as usize + 1);
+}
+
+fn judged(history: Vec<Entry>) -> Verdict {
+    judge(history.into_iter().map(Ok)).expect("it is whole")
 }
 
 type Plant = fn(&mut Vec<Entry>);
@@ -196,6 +222,89 @@ const PLANTED: &[(Plant, Rule)] = &[
         },
         Rule::MessageDisordered,
     ),
+    (
+        // The gateway knows what it keeps by its message id.
+        |history| {
+            with_kind(history, Kind::GatewayKeeps);
+            history.retain(|entry| entry.at != 39);
+        },
+        Rule::MessageDoubled,
+    ),
+    (
+        |history| {
+            with_kind(history, Kind::GatewayKeeps);
+            history.retain(|entry| entry.at != 45);
+            let mut again = shown(45, "z2", "a lock of its own");
+            if let Event::Shown { is_locked, .. } = &mut again.event {
+                *is_locked = true;
+            }
+            history.push(again);
+        },
+        Rule::ShownAgain,
+    ),
+    (
+        |history| with_kind(history, Kind::PassedThrough),
+        Rule::StoredWithoutCredential,
+    ),
+    (
+        // A patch.
+        |history| {
+            with_kind(history, Kind::PassedThrough);
+            history.retain(|entry| entry.at != 20);
+            for entry in &mut *history {
+                if let Event::Patched { promise, .. } = &mut entry.event {
+                    *promise = Promise::Stored;
+                }
+            }
+        },
+        Rule::StoredWithoutCredential,
+    ),
+    (
+        |history| history.retain(|entry| entry.at != 188),
+        Rule::PoisonUntold,
+    ),
+    (
+        |history| history.push(call_shown(90, "nobody's")),
+        Rule::CallInvented,
+    ),
+    (
+        // Of another device.
+        |history| {
+            let mut other = call_shown(190, "k2");
+            if let Event::CallShown { device, .. } = &mut other.event {
+                *device = "dev2".to_owned();
+            }
+            history.push(other);
+        },
+        Rule::CallInvented,
+    ),
+    (
+        |history| {
+            let mut other = call_shown(190, "k2");
+            if let Event::CallShown { content, .. } = &mut other.event {
+                content.hash = "else".to_owned();
+            }
+            history.push(other);
+        },
+        Rule::CallCorrupt,
+    ),
+    (
+        |history| history.push(answered(190, "k1", "other")),
+        Rule::CallAnsweredTwice,
+    ),
+    (
+        // The device has given it to another call.
+        |history| history.push(call_ended(191, "k2", Some("yes"))),
+        Rule::CallMixedUp,
+    ),
+    (
+        |history| history.push(call_ended(191, "k1", None)),
+        Rule::AnswerLost,
+    ),
+    (
+        |history| history.push(call_shown(192, "k1")),
+        Rule::CallShownAgain,
+    ),
 ];
 
 /// A day with a crash at 40: a is sent twice, z2 comes again.
@@ -254,6 +363,24 @@ fn honest() -> Vec<Entry> {
         completed(39, "z2", "t2"),
         // The hub had not heard of it when the gateway was killed.
         shown(45, "z2", "t2'"),
+    ]);
+    history.extend([
+        enrolled(Kind::HubKeeps),
+        // The hub never takes it.
+        poisonous(186, "p"),
+        sending(186, "p", 7, 0),
+        promised(187, "p", Promise::Stored, Some("rp")),
+        read_as(188, "rp", ReceiptState::Refused),
+        // One is answered; the connection of the other one is lost.
+        calling(180, "k1"),
+        call_shown(181, "k1"),
+        answering(182, "k1", "yes"),
+        answered(183, "k1", "yes"),
+        call_ended(183, "k1", Some("yes")),
+        calling(184, "k2"),
+        call_shown(185, "k2"),
+        answering(185, "k2", "no"),
+        call_ended(189, "k2", None),
     ]);
     for name in ["z1", "z2", "z3"] {
         let name = name.to_owned();
@@ -341,7 +468,11 @@ fn twin(at: Moment, number: u64) -> Entry {
 }
 
 fn receipt(at: Moment, state: ReceiptState) -> Entry {
-    let (asked, receipt) = (at - 1, "r".to_owned());
+    read_as(at, "r", state)
+}
+
+fn read_as(at: Moment, receipt: &str, state: ReceiptState) -> Entry {
+    let (asked, receipt) = (at - 1, receipt.to_owned());
     entry(
         at,
         Event::ReceiptRead {
@@ -388,8 +519,66 @@ fn completed(at: Moment, name: &str, token: &str) -> Entry {
     )
 }
 
+fn enrolled(kind: Kind) -> Entry {
+    let device = DEVICE.to_owned();
+    entry(1, Event::Enrolled { device, kind })
+}
+
+fn poisonous(at: Moment, name: &str) -> Entry {
+    let name = name.to_owned();
+    entry(at, Event::Poisonous { name })
+}
+
+fn calling(at: Moment, call: &str) -> Entry {
+    let call = call.to_owned();
+    entry(
+        at,
+        Event::Calling {
+            device: DEVICE.to_owned(),
+            content: content(&call),
+            call,
+        },
+    )
+}
+
+fn call_shown(at: Moment, call: &str) -> Entry {
+    let call = call.to_owned();
+    entry(
+        at,
+        Event::CallShown {
+            device: DEVICE.to_owned(),
+            asked: at - 1,
+            content: content(&call),
+            call,
+        },
+    )
+}
+
+fn answering(at: Moment, call: &str, answer: &str) -> Entry {
+    let (call, answer) = (call.to_owned(), answer.to_owned());
+    entry(at, Event::Answering { call, answer })
+}
+
+fn answered(at: Moment, call: &str, answer: &str) -> Entry {
+    let (call, answer) = (call.to_owned(), answer.to_owned());
+    entry(at, Event::Answered { call, answer })
+}
+
+fn call_ended(at: Moment, call: &str, answer: Option<&str>) -> Entry {
+    let (call, answer) = (call.to_owned(), answer.map(str::to_owned));
+    entry(at, Event::CallEnded { call, answer })
+}
+
 fn trouble(at: Moment, trouble: Trouble) -> Entry {
     entry(at, Event::Trouble { trouble })
+}
+
+fn with_kind(history: &mut [Entry], other: Kind) {
+    for entry in history {
+        if let Event::Enrolled { kind, .. } = &mut entry.event {
+            *kind = other;
+        }
+    }
 }
 
 fn is_shown(entry: &Entry, of: &str) -> bool {
@@ -400,7 +589,7 @@ fn drop_arrivals(history: &mut Vec<Entry>, of: &str) {
     // Their receipts are another rule's.
     history.retain(|entry| {
         !matches!(&entry.event, Event::Arrived { name, .. } if name == of)
-            && !matches!(&entry.event, Event::ReceiptRead { .. })
+            && !matches!(&entry.event, Event::ReceiptRead { receipt, .. } if receipt == "r")
     });
 }
 

@@ -39,7 +39,9 @@ impl Twins {
                     self.slot(device, slot).read.push((at, *number));
                 }
             }
-            Event::Sending { .. }
+            Event::Enrolled { .. }
+            | Event::Poisonous { .. }
+            | Event::Sending { .. }
             | Event::Promised { .. }
             | Event::Refused { .. }
             | Event::Unanswered { .. }
@@ -50,6 +52,11 @@ impl Twins {
             | Event::Completed { .. }
             | Event::ReceiptRead { .. }
             | Event::Completing { .. }
+            | Event::Calling { .. }
+            | Event::CallEnded { .. }
+            | Event::CallShown { .. }
+            | Event::Answering { .. }
+            | Event::Answered { .. }
             | Event::Trouble { .. } => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Rule, Troubles, Verdict};
-use crate::history::{Content, Event, Moment, Promise};
+use crate::history::{Content, Event, Kind, Moment, Promise};
 
 /// Every message that was sent, by name.
 #[derive(Default)]
@@ -11,6 +11,12 @@ pub(super) struct Uplink {
     sent: BTreeMap<String, Sent>,
     /// What arrived and was never sent.
     invented: BTreeSet<String>,
+    /// Devices of which nothing can be stored.
+    passed_through: BTreeSet<String>,
+    /// What the hub never takes.
+    poisonous: BTreeSet<String>,
+    /// Reported properties of which it was said that they are stored, and cannot be.
+    stored_patches: BTreeSet<String>,
 }
 
 struct Sent {
@@ -39,6 +45,15 @@ struct Arrival {
 impl Uplink {
     pub(super) fn observe(&mut self, at: Moment, event: &Event) {
         match event {
+            Event::Enrolled { device, kind } => match kind {
+                Kind::PassedThrough => {
+                    self.passed_through.insert(device.clone());
+                }
+                Kind::GatewayKeeps | Kind::HubKeeps | Kind::Module => {}
+            },
+            Event::Poisonous { name } => {
+                self.poisonous.insert(name.clone());
+            }
             Event::Sending {
                 device,
                 name,
@@ -66,6 +81,9 @@ impl Uplink {
                     sent.promised.get_or_insert((at, *promise));
                     if *promise == Promise::Stored {
                         sent.stored.push((sent.last, at));
+                        if self.passed_through.contains(&sent.device) {
+                            sent.broken.insert(Rule::StoredWithoutCredential);
+                        }
                     }
                 }
             }
@@ -102,9 +120,20 @@ impl Uplink {
                     message_id: message_id.clone(),
                 });
             }
+            Event::Patched {
+                device,
+                slot,
+                number,
+                promise,
+                ..
+            } => {
+                if *promise == Promise::Stored && self.passed_through.contains(device) {
+                    let of = format!("{slot} of {device}: {number}");
+                    self.stored_patches.insert(of);
+                }
+            }
             Event::Unanswered { .. }
             | Event::Patching { .. }
-            | Event::Patched { .. }
             | Event::TwinRead { .. }
             | Event::CloudSending { .. }
             | Event::CloudSent { .. }
@@ -112,6 +141,11 @@ impl Uplink {
             | Event::Completed { .. }
             | Event::ReceiptRead { .. }
             | Event::Completing { .. }
+            | Event::Calling { .. }
+            | Event::CallEnded { .. }
+            | Event::CallShown { .. }
+            | Event::Answering { .. }
+            | Event::Answered { .. }
             | Event::Trouble { .. } => {}
         }
     }
@@ -122,12 +156,22 @@ impl Uplink {
         sent.is_some_and(|sent| !sent.arrivals.is_empty())
     }
 
+    /// Whether the hub never takes a message of this name.
+    pub(super) fn is_poisonous(&self, name: &str) -> bool {
+        self.poisonous.contains(name)
+    }
+
     pub(super) fn judge(self, troubles: &Troubles, verdict: &mut Verdict) {
         for name in self.invented {
             verdict.broken(Rule::Invented, name);
         }
+        for patch in self.stored_patches {
+            verdict.broken(Rule::StoredWithoutCredential, patch);
+        }
         for (name, sent) in &self.sent {
-            sent.judge(name, troubles, verdict);
+            if !self.poisonous.contains(name) {
+                sent.judge(name, troubles, verdict);
+            }
         }
         let mut by_device: BTreeMap<&str, Vec<InOrder<'_>>> = BTreeMap::new();
         for (name, sent) in &self.sent {

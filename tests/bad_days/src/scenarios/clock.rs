@@ -12,6 +12,7 @@ use crate::{
     history::Trouble,
     options::{Plan, Scenario},
     process::Line,
+    rig::Crowd,
     workload::{Load, telemetry::ALL_WAYS},
 };
 
@@ -21,7 +22,14 @@ pub(super) async fn happen(plan: &Plan) -> Result<Outcome> {
         return Ok(Outcome::skipped("libfaketime is not installed"));
     };
     let mut outcome = Outcome::default();
-    let mut day = Day::begin(plan, Scenario::Clock, 0, 8, Special::default()).await?;
+    let mut day = Day::begin(
+        plan,
+        Scenario::Clock,
+        0,
+        Crowd::of_devices(8),
+        Special::default(),
+    )
+    .await?;
     outcome.remark(format!("in {}", day.folder().display()));
     let clock = day.folder().join("clock");
     fs::write(&clock, "+0")?;
@@ -39,6 +47,7 @@ pub(super) async fn happen(plan: &Plan) -> Result<Outcome> {
     day.work(Load {
         messages_per_second: 100,
         cloud_messages_per_second: 8,
+        calls_per_second: 0,
         ways: ALL_WAYS,
     });
     let stay = Duration::from_secs(if plan.long { 20 } else { 3 });

@@ -17,6 +17,7 @@ use crate::{
     history::Trouble,
     options::{Plan, Scenario},
     process::Line,
+    rig::Crowd,
     strace::{self, Trace},
     workload::{
         Load,
@@ -40,7 +41,7 @@ pub(super) async fn full(plan: &Plan) -> Result<Outcome> {
         disk: "segment_bytes = 65536".to_owned(),
         store: Some(disk.0.path().join("store")),
     };
-    let mut day = Day::begin(plan, Scenario::DiskFull, 0, 6, special).await?;
+    let mut day = Day::begin(plan, Scenario::DiskFull, 0, Crowd::of_devices(6), special).await?;
     let mut outcome = Outcome::default();
     outcome.remark(format!("in {}", day.folder().display()));
     let probe = day
@@ -50,6 +51,7 @@ pub(super) async fn full(plan: &Plan) -> Result<Outcome> {
     day.work(Load {
         messages_per_second: 100,
         cloud_messages_per_second: 6,
+        calls_per_second: 0,
         ways: ALL_WAYS,
     });
     let mut slowest = Duration::ZERO;
@@ -121,12 +123,20 @@ pub(super) async fn read_only(plan: &Plan) -> Result<Outcome> {
     }
     let moments = plan.rounds.unwrap_or(if plan.long { 20 } else { 3 });
     let mut rng = fastrand::Rng::with_seed(plan.seed);
-    let mut day = Day::begin(plan, Scenario::ReadOnly, 0, 6, Special::default()).await?;
+    let mut day = Day::begin(
+        plan,
+        Scenario::ReadOnly,
+        0,
+        Crowd::of_devices(6),
+        Special::default(),
+    )
+    .await?;
     let mut outcome = Outcome::default();
     outcome.remark(format!("in {}", day.folder().display()));
     day.work(Load {
         messages_per_second: 100,
         cloud_messages_per_second: 6,
+        calls_per_second: 0,
         ways: ALL_WAYS,
     });
     for _ in 0..moments {
@@ -162,7 +172,14 @@ pub(super) async fn slow(plan: &Plan) -> Result<Outcome> {
     if let Some(why) = strace::is_missing() {
         return Ok(Outcome::skipped(why));
     }
-    let mut day = Day::begin(plan, Scenario::SlowDisk, 0, 6, Special::default()).await?;
+    let mut day = Day::begin(
+        plan,
+        Scenario::SlowDisk,
+        0,
+        Crowd::of_devices(6),
+        Special::default(),
+    )
+    .await?;
     let mut outcome = Outcome::default();
     outcome.remark(format!("in {}", day.folder().display()));
     let probe = day
@@ -172,6 +189,7 @@ pub(super) async fn slow(plan: &Plan) -> Result<Outcome> {
     day.work(Load {
         messages_per_second: 100,
         cloud_messages_per_second: 0,
+        calls_per_second: 0,
         ways: STORING,
     });
     let delays: &[u64] = if plan.long {

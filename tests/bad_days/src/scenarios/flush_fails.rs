@@ -17,6 +17,7 @@ use crate::{
     history::{Event, Trouble},
     options::{Plan, Scenario},
     process::Line,
+    rig::Crowd,
     strace::{self, Trace},
     workload::{Load, telemetry::STORING},
 };
@@ -28,11 +29,19 @@ pub(super) async fn happen(plan: &Plan) -> Result<Outcome> {
     }
     let mut outcome = Outcome::default();
     let mut rng = fastrand::Rng::with_seed(plan.seed);
-    let mut day = Day::begin(plan, Scenario::FlushFails, 0, 6, Special::default()).await?;
+    let mut day = Day::begin(
+        plan,
+        Scenario::FlushFails,
+        0,
+        Crowd::of_devices(6),
+        Special::default(),
+    )
+    .await?;
     outcome.remark(format!("in {}", day.folder().display()));
     day.work(Load {
         messages_per_second: 100,
         cloud_messages_per_second: 6,
+        calls_per_second: 0,
         ways: STORING,
     });
     day.rig.kill_gateway().await?;

@@ -1,15 +1,15 @@
 //! The hub is away for a time. What is stored meanwhile is delivered when it is back, and whoever has nothing stored does
 //! not wait for it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result};
 use tokio::time::{Duration, Instant, sleep};
 
-use super::{BUSY, DEVICES, Outcome};
+use super::{BUSY, EVERYBODY, Outcome};
 use crate::{
     day::{Day, Special},
-    history::{Entry, Event, Moment, Promise},
+    history::{self, Entry, Event, Moment, Promise},
     options::{Plan, Scenario},
     workload::{
         Load,
@@ -20,7 +20,7 @@ use crate::{
 /// 30 seconds, or 10 minutes.
 pub(super) async fn happen(plan: &Plan) -> Result<Outcome> {
     let seconds = plan.rounds.unwrap_or(if plan.long { 600 } else { 30 });
-    let mut day = Day::begin(plan, Scenario::HubAway, 0, DEVICES, Special::default()).await?;
+    let mut day = Day::begin(plan, Scenario::HubAway, 0, EVERYBODY, Special::default()).await?;
     let mut outcome = Outcome::default();
     outcome.remark(format!("in {}", day.folder().display()));
     let quiet = day
@@ -34,6 +34,7 @@ pub(super) async fn happen(plan: &Plan) -> Result<Outcome> {
     day.work(Load {
         messages_per_second: 450,
         cloud_messages_per_second: 0,
+        calls_per_second: 0,
         ways: STORING,
     });
     sleep(WARM_UP).await;
@@ -57,21 +58,22 @@ pub(super) async fn happen(plan: &Plan) -> Result<Outcome> {
          of them a second beside 500 new ones",
         took.as_secs_f64()
     ));
-    let (history, verdict) = day.end_with_history().await?;
-    outcome.remark(latencies(&history, &quiet.id));
+    let (verdict, latencies) = day.end_and(|path| latencies(path, &quiet.id)).await?;
+    outcome.remark(latencies);
     outcome.add(verdict);
     Ok(outcome)
 }
 
 /// How long a device waited for the hub.
-fn latencies(history: &[Entry], id: &str) -> String {
-    let mut sent: BTreeMap<&str, Moment> = BTreeMap::new();
+fn latencies(history: &Path, id: &str) -> Result<String> {
+    let mut sent: BTreeMap<String, Moment> = BTreeMap::new();
     let mut took = Vec::new();
-    for Entry { at, event } in history {
-        if let Event::Sending { device, name, .. } = event
+    for entry in history::read(history)? {
+        let Entry { at, event } = entry?;
+        if let Event::Sending { device, name, .. } = &event
             && device == id
         {
-            sent.insert(name, *at);
+            sent.insert(name.clone(), at);
         }
         if let Event::Promised {
             name,
@@ -79,7 +81,7 @@ fn latencies(history: &[Entry], id: &str) -> String {
             ..
         } = event
         {
-            took.extend(sent.remove(name.as_str()).map(|sent| at - sent));
+            took.extend(sent.remove(&name).map(|sent| at - sent));
         }
     }
     took.sort_unstable();
@@ -87,7 +89,7 @@ fn latencies(history: &[Entry], id: &str) -> String {
         let place = took.len().saturating_sub(1) * of_100 / 100;
         took.get(place).copied().unwrap_or_default() / 1000
     };
-    format!(
+    Ok(format!(
         "a device with nothing stored: {} messages since then, {} unanswered by the hub; {} ms at the median, {} ms at p99, {} ms \
          at most",
         took.len(),
@@ -95,7 +97,7 @@ fn latencies(history: &[Entry], id: &str) -> String {
         millis(50),
         millis(99),
         millis(100)
-    )
+    ))
 }
 
 const WARM_UP: Duration = Duration::from_secs(3);

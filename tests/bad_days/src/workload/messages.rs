@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::sleep};
 
-use super::{Hour, is_until};
+use super::{Hour, calls, is_until};
 use crate::{
     device::{Device, Said},
     history::{Event, NAME},
@@ -61,6 +61,10 @@ async fn receive_many(device: &Device) {
     let entries = answer.body["entries"].as_array().cloned();
     let (mut settlements, mut settled) = (Vec::new(), Vec::new());
     for entry in entries.unwrap_or_default() {
+        if entry["kind"] == "method" {
+            calls::note_shown(device, asked, &entry);
+            continue;
+        }
         let (name, token) = shown_in(device, asked, &entry);
         let outcome = match device.by_chance(|rng| rng.u32(..10)) {
             0 => continue,
@@ -97,7 +101,7 @@ fn shown_in(device: &Device, asked: u64, entry: &Value) -> (String, String) {
         serde_json::from_value(entry["properties"].clone()).unwrap_or_default();
     let name = properties.get(NAME).cloned().unwrap_or_default();
     let token = entry["token"].as_str().unwrap_or_default().to_owned();
-    let content_type = &entry["system"]["content_type"];
+    let content_type = entry["system"]["content_type"].as_str().map(str::to_owned);
     device.recorder.note(Event::Shown {
         device: device.id.clone(),
         asked,
@@ -127,14 +131,13 @@ async fn receive_one(device: &Device) {
         .into_iter()
         .filter_map(|(property, value)| Some((property.to_owned(), value?)));
     let body = String::from_utf8_lossy(&answer.bytes);
-    let content_type = header("contenttype").into();
     device.recorder.note(Event::Shown {
         device: device.id.clone(),
         asked,
         name: name.clone(),
         token: token.clone(),
         is_locked: true,
-        content: content_of(Some(&body), properties.collect(), &content_type),
+        content: content_of(Some(&body), properties.collect(), header("contenttype")),
     });
     let completing = name.clone();
     device.recorder.note(Event::Completing { name: completing });

@@ -152,7 +152,26 @@ pub(crate) async fn probe(
     device: &Device,
     shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
 ) -> Option<Answer> {
-    let messages = [message(device)];
+    send_alone(device, message(device), shape).await
+}
+
+/// Has a message stored that the hub will never take, for this is in what it says.
+pub(crate) async fn poison(device: &Device, with: &str) -> Option<Answer> {
+    let message = message_with(device, with);
+    let name = message.name.clone();
+    device.recorder.note(Event::Poisonous { name });
+    send_alone(device, message, |request| {
+        request.header("prefer", "respond-async")
+    })
+    .await
+}
+
+async fn send_alone(
+    device: &Device,
+    message: Message,
+    shape: impl FnOnce(RequestBuilder) -> RequestBuilder,
+) -> Option<Answer> {
+    let messages = [message];
     note_sending(device, &messages, None);
     let shape = |request| fill(Form::Single, &messages, shape(request));
     let answer = device.ask(Method::POST, "messages/events", shape).await;
@@ -241,17 +260,21 @@ fn said(form: Form, answer: &Answer, count: usize) -> Vec<Said> {
 }
 
 fn message(device: &Device) -> Message {
-    let name = format!("{}-{}", device.id, device.number());
     let filling = device.by_chance(|rng| {
         let length = rng.usize(40..300);
         (0..length).map(|_| rng.alphanumeric()).collect::<String>()
     });
+    message_with(device, &filling)
+}
+
+fn message_with(device: &Device, filling: &str) -> Message {
+    let name = format!("{}-{}", device.id, device.number());
     let body = json!({ "name": name, "filling": filling }).to_string();
     let properties = BTreeMap::from([
         (NAME.to_owned(), name.clone()),
         ("unit".to_owned(), "C".to_owned()),
     ]);
-    let content = content_of(Some(&body), properties, &JSON.into());
+    let content = content_of(Some(&body), properties, Some(JSON.to_owned()));
     Message {
         name,
         body,
