@@ -4,30 +4,29 @@
 //! the first time is given to nobody, so that nothing leaves for the hub that a crash could forget, and nothing behind it
 //! is given either, so that the order is kept.
 
+mod disk;
 mod entries;
 mod entry;
+mod known;
 
 use std::{
     collections::{HashMap, VecDeque},
     time::Instant,
 };
 
-use iothub::Timestamp;
-
 use self::entries::Entries;
-pub(super) use self::entry::{Entry, Fresh, Keeping, Slip, Taken};
+pub(super) use self::{
+    disk::Persist,
+    entry::{Entry, Fresh, Keeping, Slip, Taken},
+};
 use super::{
     MEMORY_OF_OUTCOMES, Moment,
     book::{Book, Dead, Name, Place, Progress, Reused},
     counted::Counts,
-    location::Location,
     ring::Ring,
     waiters::{Waiters, resolved},
 };
-use crate::{
-    Done, EntryId, Failure, Fingerprint, Lane, LaneSet, Outcome, Receipt, ReceiptState, Stock,
-    SubmissionId, Ticket, Work,
-};
+use crate::{Done, EntryId, Failure, Fingerprint, Lane, Outcome, SubmissionId, Ticket, Work};
 
 /// The three lanes of a device, and what is remembered of what was in them.
 pub(super) struct Lanes {
@@ -50,19 +49,6 @@ pub(super) struct Lanes {
 /// One opening of the lanes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ReaderId(u64);
-
-/// How far an entry is on its way to the disk.
-#[derive(Clone, Copy)]
-pub(super) enum Persist {
-    /// It is neither here nor remembered.
-    Unknown,
-    /// It is there, or settled.
-    Done,
-    /// It is on its way for somebody else.
-    OnItsWay,
-    /// It is on its way from now on.
-    Begun(Lane, EntryId),
-}
 
 /// What settling did.
 pub(super) enum Settled {
@@ -123,11 +109,6 @@ impl Lanes {
         (id, ticket, was_empty)
     }
 
-    /// Puts an entry in that was there before a restart, in its place.
-    pub(super) fn restore(&mut self, id: EntryId, fresh: Fresh, now: Moment) {
-        self.insert(id, fresh, Waiters::none(), now);
-    }
-
     fn insert(
         &mut self,
         id: EntryId,
@@ -166,77 +147,6 @@ impl Lanes {
         let was_empty = !lane.has_waiting();
         lane.insert(entry);
         was_empty
-    }
-
-    /// An entry that was on its way to the disk is there. True if a reader may be waiting for it.
-    pub(super) fn stored(&mut self, lane: Lane, id: EntryId, location: Location) -> bool {
-        let Some(entry) = self.lane(lane).get_mut(id) else {
-            return false; // It has been settled meanwhile.
-        };
-        let was_hidden = entry.keeping == Keeping::Storing;
-        entry.keeping = Keeping::Durable(location);
-        was_hidden
-    }
-
-    /// Lets go of what an entry is to do, which is on the disk. Answers the bytes that it held.
-    pub(super) fn let_go(&mut self, lane: Lane, id: EntryId) -> usize {
-        let Some(entry) = self.lane(lane).get_mut(id) else {
-            return 0;
-        };
-        let held = entry.held_bytes();
-        match entry.keeping {
-            Keeping::Durable(_) => entry.work = None,
-            Keeping::Ephemeral { .. } | Keeping::Storing | Keeping::Persisting { .. } => return 0,
-        }
-        held
-    }
-
-    /// An entry that was on its way to the disk will not get there. Gives it if it is gone for that.
-    pub(super) fn not_stored(&mut self, lane: Lane, id: EntryId) -> Option<Box<Entry>> {
-        let entry = self.lane(lane).get_mut(id)?;
-        match entry.keeping {
-            Keeping::Storing => {
-                let at = self.lane(lane).find(id)?;
-                let entry = self.lane(lane).entries.remove(at)?;
-                self.unlist(&entry);
-                self.book.remove(Name::submission(entry.submission));
-                Some(entry)
-            }
-            Keeping::Persisting { deadline } => {
-                entry.keeping = Keeping::Ephemeral { deadline };
-                note_earlier(&mut self.earliest_deadline, deadline);
-                None
-            }
-            Keeping::Ephemeral { .. } | Keeping::Durable(_) => None,
-        }
-    }
-
-    /// Begins to make an entry durable, if it is ephemeral.
-    pub(super) fn persist(&mut self, id: SubmissionId, now: Moment) -> Persist {
-        let name = Name::submission(id);
-        let Some(entry) = self.entry_mut(id) else {
-            let is_known = self.book.get(name).is_some()
-                || self.outcomes.find(|(other, _)| *other == id).is_some();
-            return if is_known {
-                Persist::Done
-            } else {
-                Persist::Unknown
-            };
-        };
-        match entry.keeping {
-            Keeping::Storing | Keeping::Persisting { .. } => Persist::OnItsWay,
-            Keeping::Durable(_) => Persist::Done,
-            Keeping::Ephemeral { deadline } => {
-                entry.keeping = Keeping::Persisting { deadline };
-                let place = (entry.lane, entry.id);
-                let accepted_at = entry.accepted_at;
-                if self.book.get(name).is_none() {
-                    self.place_by_submission.remove(&id);
-                    self.book.open_submission(id, place, None, accepted_at, now);
-                }
-                Persist::Begun(place.0, place.1)
-            }
-        }
     }
 
     /// Lets a reader in; the one before, if it is still there, is out, and what it took is put back.
@@ -278,12 +188,6 @@ impl Lanes {
         }
         lane.is_reader_full = given.len() == max;
         (given, freed)
-    }
-
-    /// What a taken entry is to do, if that is on the disk alone and it is still there: it may have moved.
-    pub(super) fn location_of(&mut self, lane: Lane, id: EntryId) -> Option<Location> {
-        let entry = self.lane(lane).get_mut(id)?;
-        entry.keeping.location()
     }
 
     /// Settles an entry that was taken.
@@ -333,16 +237,6 @@ impl Lanes {
     /// What was noted is flushed.
     pub(super) const fn patches_are_flushed(&mut self) {
         self.has_noted_patch = false;
-    }
-
-    /// Whether an entry that was taken is durable, or on its way to the disk.
-    pub(super) fn is_to_be_kept(&self, id: EntryId) -> bool {
-        let mut lanes = self.lanes.iter();
-        let keeping = lanes.find_map(|lane| Some(lane.entries[lane.find(id)?].keeping));
-        keeping.is_some_and(|keeping| match keeping {
-            Keeping::Storing | Keeping::Persisting { .. } | Keeping::Durable(_) => true,
-            Keeping::Ephemeral { .. } => false,
-        })
     }
 
     /// Takes an ephemeral entry back that no reader has or had; resolve it with [`Failure::NoSession`], without the lock.
@@ -424,25 +318,6 @@ impl Lanes {
         self.book.bury(dead, bound);
     }
 
-    /// Removes what was there before a restart and is settled by a later record.
-    pub(super) fn unstore(&mut self, id: SubmissionId) -> Option<Box<Entry>> {
-        let (lane, entry) = self.place(id)?;
-        let at = self.lane(lane).find(entry)?;
-        let entry = self.lane(lane).entries.remove(at)?;
-        self.unlist(&entry);
-        Some(entry)
-    }
-
-    /// A record was written again elsewhere.
-    pub(super) fn moved(&mut self, id: SubmissionId, from: Location, to: Location) {
-        let entry = self.entry_mut(id);
-        if let Some(entry) = entry.filter(|entry| entry.keeping == Keeping::Durable(from)) {
-            entry.keeping = Keeping::Durable(to);
-        } else if let Some(dead) = self.book.dead_mut().find(|dead| dead.stored == from) {
-            dead.stored = to;
-        }
-    }
-
     pub(super) const fn book(&self) -> &Book {
         &self.book
     }
@@ -451,93 +326,8 @@ impl Lanes {
         &mut self.book
     }
 
-    /// When the oldest entry that is not settled was submitted.
-    pub(super) fn oldest(&self) -> Option<Timestamp> {
-        let entries = self.lanes.iter().flat_map(|lane| &lane.entries);
-        entries.map(|entry| entry.accepted_at).min()
-    }
-
-    /// What there is, for the operator.
-    pub(super) fn stock(&self) -> Stock {
-        let (entries, bytes) = self.bounded();
-        let lanes = self.lanes.iter().zip(Lane::ALL);
-        let bounded = lanes.filter(|(_, lane)| is_bounded(*lane));
-        let heads = bounded.filter_map(|(lane, _)| lane.entries.front());
-        Stock {
-            waiting: entries as u64,
-            bytes: bytes as u64,
-            oldest: heads.map(|entry| entry.accepted_at).min(),
-            dead_letters: self.book.dead().count() as u64,
-        }
-    }
-
-    /// Entries that are not settled.
-    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.lanes
-            .iter()
-            .flat_map(|lane| &lane.entries)
-            .map(Box::as_ref)
-    }
-
-    /// Where the records are that live on the disk.
-    pub(super) fn stored_at(&self) -> impl Iterator<Item = Location> {
-        let entries = self.lanes.iter().flat_map(|lane| &lane.entries);
-        let entries = entries.filter_map(|entry| entry.keeping.location());
-        entries.chain(self.book.stored())
-    }
-
-    /// The entry whose record is there.
-    pub(super) fn entry_at(&self, location: Location) -> Option<&Entry> {
-        let mut entries = self.lanes.iter().flat_map(|lane| &lane.entries);
-        let entry = entries.find(|entry| entry.keeping == Keeping::Durable(location));
-        entry.map(Box::as_ref)
-    }
-
-    /// What is known of a submission that has a record.
-    pub(super) fn receipt(&self, id: SubmissionId, is_refused: bool) -> Option<Receipt> {
-        let record = self.book.get(Name::submission(id))?;
-        Some(record.to_receipt(id, || {
-            if is_refused {
-                // Also if a session has taken it: that has no connection.
-                ReceiptState::WaitingForCredential
-            } else if self.is_taken(id) {
-                ReceiptState::Sent
-            } else {
-                ReceiptState::Stored
-            }
-        }))
-    }
-
     pub(super) fn is_open_for(&self, reader: ReaderId) -> bool {
         self.reader == Some(reader)
-    }
-
-    /// Where there is something to take for a reader that has room.
-    pub(super) fn ready(&self) -> LaneSet {
-        let lanes = self.lanes.iter().zip(Lane::ALL);
-        let ready = lanes.filter(|(lane, _)| !lane.is_reader_full && lane.has_waiting());
-        ready.map(|(_, lane)| lane).collect()
-    }
-
-    pub(super) fn has_waiting(&self) -> bool {
-        self.lanes.iter().any(Entries::has_waiting)
-    }
-
-    /// Entries that are not settled.
-    pub(super) fn unsettled(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.entries.len()).sum()
-    }
-
-    /// How many of them the device's bounds count, and their bytes.
-    pub(super) fn bounded(&self) -> (usize, usize) {
-        let lanes = self.lanes.iter().zip(Lane::ALL);
-        let bounded = lanes.filter(|(_, lane)| is_bounded(*lane));
-        let entries = bounded.map(|(lane, _)| lane.entries.len()).sum();
-        (entries, self.bounded_bytes)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.unsettled() == 0 && self.outcomes.is_empty() && self.book.is_empty()
     }
 
     /// The entry of a submission that is not settled.
