@@ -285,8 +285,8 @@ pub struct Submission {
     pub id: SubmissionId,
     /// Whose it is.
     pub identity: Identity,
-    /// What is to be done.
-    pub work: Work,
+    /// What is to be done; shared with whoever may have to submit it again.
+    pub work: Arc<Work>,
     /// What a restart does to it.
     pub survival: Survival,
     /// Of what it was made, if its id comes from an idempotency key: another one under the same id is refused, and what
@@ -354,8 +354,8 @@ pub enum Survival {
 pub struct OutboxEntry {
     /// The engine's name for it.
     pub id: EntryId,
-    /// What is to be done.
-    pub work: Work,
+    /// What is to be done; shared with the outbox, which may have to give it again.
+    pub work: Arc<Work>,
     /// What a restart does to it.
     pub survival: Survival,
     /// When it was submitted.

@@ -1,7 +1,10 @@
 //! An entry's way through the outbox: submitted, waited for, taken back if no session has come for it.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -32,7 +35,7 @@ impl Devices {
         let submission = Submission {
             id: self.ids.next(),
             identity: identity.clone(),
-            work,
+            work: Arc::new(work),
             survival: Survival::Ephemeral { deadline },
             fingerprint: None,
         };

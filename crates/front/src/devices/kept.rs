@@ -11,7 +11,10 @@
 //! before anything leaves. What cannot be stored, because the engine keeps nothing or the gateway could not deliver it, ends
 //! as an error.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures_util::FutureExt as _;
 use iothub::Identity;
@@ -186,7 +189,7 @@ pub(super) fn draft(identity: &Identity, names: Names, work: Work, until: Instan
     Submission {
         id: names.first,
         identity: identity.clone(),
-        work,
+        work: Arc::new(work),
         survival: Survival::Ephemeral {
             deadline: until + grace,
         },

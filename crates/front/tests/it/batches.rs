@@ -1,5 +1,7 @@
 //! Telemetry in batches: IoT Hub's own, all or none, and ours, with a result per message.
 
+use std::sync::Arc;
+
 use iothub::HubError;
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -263,7 +265,7 @@ async fn where_there_is_no_room_for_one_those_behind_it_do_not_overtake() {
     let other = Submission {
         id: SubmissionId(1),
         identity: identity("dev1"),
-        work: Work::TwinRead,
+        work: Arc::new(Work::TwinRead),
         survival: Survival::Ephemeral {
             deadline: std::time::Instant::now() + PATIENCE,
         },

@@ -1,6 +1,6 @@
 //! What the gateway has given up, and what waits, as operators see it.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use iothub::Telemetry;
@@ -169,7 +169,7 @@ fn telemetry(device: &str, id: u128) -> Submission {
     Submission {
         id: SubmissionId(id),
         identity: identity(device),
-        work: Work::Telemetry(telemetry),
+        work: Arc::new(Work::Telemetry(telemetry)),
         survival: Survival::Durable,
         fingerprint: None,
     }

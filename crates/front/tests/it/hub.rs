@@ -108,7 +108,7 @@ impl Hub {
                     };
                     for entry in entries {
                         let outcome = outcome(&entry.work);
-                        taken.lock().push(entry.work);
+                        taken.lock().push(Work::clone(&entry.work));
                         if let Some(outcome) = outcome {
                             reader.settle(entry.id, outcome).await.unwrap();
                         }

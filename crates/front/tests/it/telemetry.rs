@@ -1,6 +1,6 @@
 //! Telemetry goes up, and 204 means that the hub has it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use iothub::HubError;
 use reqwest::{Method, StatusCode};
@@ -203,7 +203,7 @@ async fn a_full_outbox_asks_to_come_back() {
     let waiting = store::Submission {
         id: store::SubmissionId(1),
         identity: crate::rig::identity("dev1"),
-        work: Work::TwinRead,
+        work: Arc::new(Work::TwinRead),
         survival: Survival::Ephemeral {
             deadline: std::time::Instant::now() + crate::rig::PATIENCE,
         },

@@ -68,8 +68,8 @@ pub async fn lanes_do_not_delay_each_other(engine: Engine) {
     let mut reader = device.open().await;
     assert_eq!(take(&mut reader, Lane::Answers, 9).await, ["Answers"]);
     let twin = reader.take(Lane::Twin, 9).await.expect("the lease stands");
-    assert!(matches!(twin[0].work, Work::ReportedPatch(_)));
-    assert!(matches!(twin[1].work, Work::TwinRead));
+    assert!(matches!(*twin[0].work, Work::ReportedPatch(_)));
+    assert!(matches!(*twin[1].work, Work::TwinRead));
     assert_eq!(take(&mut reader, Lane::Telemetry, 1).await, ["one"]);
     device.submit(6, answer()).await;
     assert_eq!(take(&mut reader, Lane::Answers, 9).await, ["Answers"]);

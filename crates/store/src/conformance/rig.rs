@@ -54,7 +54,7 @@ impl Engine {
         Submission {
             id: SubmissionId(id),
             identity: identity.clone(),
-            work,
+            work: Arc::new(work),
             survival: Survival::Ephemeral {
                 deadline: self.clock.instant() + PATIENCE,
             },
@@ -466,7 +466,7 @@ pub(super) fn answer() -> Work {
 
 /// What telemetry entries say.
 pub(super) fn texts(entries: &[OutboxEntry]) -> Vec<String> {
-    let text = |entry: &OutboxEntry| match &entry.work {
+    let text = |entry: &OutboxEntry| match &*entry.work {
         Work::Telemetry(telemetry) => String::from_utf8_lossy(&telemetry.payload).into_owned(),
         Work::TwinRead | Work::ReportedPatch(_) | Work::MethodAnswer { .. } => {
             format!("{:?}", entry.work.lane())

@@ -41,7 +41,7 @@ impl Outbox for Memory {
             fingerprint: submission.fingerprint,
             lane: submission.work.lane(),
             size: submission.work.size(),
-            work: Some(Box::new(submission.work)),
+            work: Some(submission.work),
             keeping: Keeping::Ephemeral { deadline },
             accepted_at: now.timestamp,
         };

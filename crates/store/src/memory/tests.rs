@@ -1,6 +1,6 @@
 //! What the contract does not promise, and this engine does: the registry file, and going away.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use futures_util::FutureExt as _;
 use iothub::{DeviceId, MethodName, MethodRequest, Telemetry};
@@ -418,7 +418,7 @@ fn telemetry(memory: &Memory, id: u128) -> Submission {
     Submission {
         id: SubmissionId(id),
         identity: identity("dev1"),
-        work: telemetry_work(),
+        work: Arc::new(telemetry_work()),
         survival: Survival::Ephemeral {
             deadline: memory.0.clock.instant() + Duration::from_secs(5),
         },

@@ -34,7 +34,7 @@ pub(crate) async fn fill(folder: &Path, identity: &Identity) {
         let submission = Submission {
             id: SubmissionId(number.into()),
             identity: identity.clone(),
-            work: Work::Telemetry(telemetry),
+            work: Arc::new(Work::Telemetry(telemetry)),
             survival: Survival::Durable,
             fingerprint: None,
         };

@@ -83,7 +83,7 @@ impl Driver {
                 GivenUp::Kept => deadline = None,
             }
         }
-        let reads = matches!(entry.work, Work::TwinRead).then(|| {
+        let reads = matches!(*entry.work, Work::TwinRead).then(|| {
             // Changes are subscribed to before the twin is read, so that its answer can be kept up to date.
             self.last_read = Some(now);
             self.subscribe(now);
@@ -95,7 +95,7 @@ impl Driver {
             .in_flight
             .begin(origin, reads, deadline, is_connected, now);
         let session = &mut self.session;
-        let taken = match &entry.work {
+        let taken = match &*entry.work {
             Work::Telemetry(message) => session.publish(id, message, now),
             Work::TwinRead => session.twin_get(id, now),
             // One that was sent before goes alone, for it may be why the connection ended.

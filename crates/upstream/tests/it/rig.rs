@@ -134,7 +134,7 @@ impl Rig {
         let submission = Submission {
             id,
             identity: dev1(),
-            work,
+            work: Arc::new(work),
             survival,
             fingerprint: None,
         };

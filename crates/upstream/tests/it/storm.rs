@@ -55,7 +55,7 @@ async fn everything_arrives_though_every_first_connection_breaks() {
         let submission = Submission {
             id: SubmissionId(u128::from(number) << 64),
             identity: iothub::Identity::device("hub.example".parse().unwrap(), device),
-            work: telemetry("x"),
+            work: Arc::new(telemetry("x")),
             survival: Survival::Ephemeral {
                 deadline: (Instant::now() + LONG).into_std(),
             },

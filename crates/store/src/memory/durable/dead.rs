@@ -195,7 +195,7 @@ impl Engine {
             id: submission,
             fingerprint: record.and_then(|record| record.fingerprint),
             lane,
-            work: self.reserve(size).then(|| Box::new(work)),
+            work: self.reserve(size).then(|| Arc::new(work)),
             keeping: lanes::Keeping::Storing,
             accepted_at: dead.accepted_at,
             size,

@@ -91,9 +91,7 @@ impl Engine {
         self.check_bounds(&mut lanes, &fresh, now)?;
         lanes.book_mut().make_room(self.config.keys);
         // Without room in memory it is on the disk alone.
-        fresh.work = self
-            .reserve(size)
-            .then(|| Box::new(submission.work.clone()));
+        fresh.work = self.reserve(size).then(|| Arc::clone(&submission.work));
         let (entry, ticket, _) = lanes.push(fresh, now);
         let told = self.append_stored(cell, &lanes, id, work, move |engine, cell, result| {
             engine.entry_written(cell, lane, entry, result);
@@ -260,7 +258,7 @@ impl Engine {
     ) -> Result<Result<OutboxEntry, EntryId>, StoreError> {
         loop {
             match self.read_work(location) {
-                Ok(Some(work)) => return Ok(Ok(slip.with(work))),
+                Ok(Some(work)) => return Ok(Ok(slip.with(Arc::new(work)))),
                 Ok(None) => {
                     tracing::error!(
                         device = %cell.identity,

@@ -1,6 +1,6 @@
 //! An entry of the outbox, and how it is kept.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use iothub::Timestamp;
 
@@ -13,7 +13,7 @@ pub(in crate::memory) struct Entry {
     pub(super) submission: SubmissionId,
     pub(super) lane: Lane,
     /// What to do, unless that is on the disk alone.
-    pub(super) work: Option<Box<Work>>,
+    pub(super) work: Option<Arc<Work>>,
     pub(super) keeping: Keeping,
     pub(super) accepted_at: Timestamp,
     pub(super) size: usize,
@@ -42,7 +42,7 @@ pub(in crate::memory) struct Fresh {
     pub(in crate::memory) fingerprint: Option<Fingerprint>,
     pub(in crate::memory) lane: Lane,
     /// None: it is on the disk alone.
-    pub(in crate::memory) work: Option<Box<Work>>,
+    pub(in crate::memory) work: Option<Arc<Work>>,
     pub(in crate::memory) keeping: Keeping,
     pub(in crate::memory) accepted_at: Timestamp,
     pub(in crate::memory) size: usize,
@@ -121,7 +121,7 @@ impl Entry {
             attempts,
         };
         match (&self.work, location) {
-            (Some(work), _) => Taken::Held(slip.with(work.as_ref().clone())),
+            (Some(work), _) => Taken::Held(slip.with(Arc::clone(work))),
             (None, Some(location)) => Taken::Stored(location, slip),
             (None, None) => unreachable!("what is not on the disk is held"),
         }
@@ -143,7 +143,7 @@ impl Taken {
 }
 
 impl Slip {
-    pub(in crate::memory) const fn with(self, work: Work) -> OutboxEntry {
+    pub(in crate::memory) const fn with(self, work: Arc<Work>) -> OutboxEntry {
         OutboxEntry {
             id: self.id,
             work,

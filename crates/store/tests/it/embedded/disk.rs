@@ -82,7 +82,9 @@ async fn a_newer_patch_is_not_acknowledged_before_the_end_of_a_stored_one_is_flu
     let disk = Disk::default();
     let rig = Rig::open(&disk);
     let patch = |id: u64, survival| Submission {
-        work: Work::ReportedPatch(ReportedPatch::parse(b"{\"a\":1}").unwrap()),
+        work: Arc::new(Work::ReportedPatch(
+            ReportedPatch::parse(b"{\"a\":1}").unwrap(),
+        )),
         survival,
         fingerprint: None,
         ..submission("dev1", id, "")

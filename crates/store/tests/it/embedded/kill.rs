@@ -35,10 +35,16 @@ async fn a_killed_process_loses_nothing_that_was_promised() {
                 .unwrap();
             let mut reader = opened.store.outbox.open(&lease, &identity).await.unwrap();
             for entry in reader.take(Lane::Telemetry, usize::MAX).await.unwrap() {
-                let tombolo_store::Work::Telemetry(telemetry) = entry.work else {
+                let tombolo_store::Work::Telemetry(telemetry) = &*entry.work else {
                     panic!("nothing else was submitted");
                 };
-                let id: u64 = telemetry.system.message_id.unwrap().parse().unwrap();
+                let id: u64 = telemetry
+                    .system
+                    .message_id
+                    .as_deref()
+                    .unwrap()
+                    .parse()
+                    .unwrap();
                 assert_eq!(telemetry.payload, text(id));
                 let settled = reader.settle(entry.id, Ok(tombolo_store::Done::Acknowledged));
                 settled.await.unwrap();

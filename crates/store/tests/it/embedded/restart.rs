@@ -405,7 +405,7 @@ async fn what_is_sent_again_after_a_crash_has_its_message_id() {
 
     let rig = Rig::open(&disk);
     let again = rig.waiting("dev1").await;
-    let (Work::Telemetry(sent), Work::Telemetry(again)) = (&sent[0].work, &again[0].work) else {
+    let (Work::Telemetry(sent), Work::Telemetry(again)) = (&*sent[0].work, &*again[0].work) else {
         panic!("they are telemetry");
     };
     assert_eq!(sent, again);
@@ -475,7 +475,7 @@ async fn room_is_made_and_nothing_that_lives_goes() {
 async fn what_cannot_be_kept_is_refused() {
     let rig = Rig::open(&Disk::default());
     let mut read = submission("dev1", 1, "");
-    read.work = Work::TwinRead;
+    read.work = Arc::new(Work::TwinRead);
     let refused = rig.store.outbox.submit(read).await.err();
     assert_eq!(refused, Some(StoreError::Volatile.into()));
 }

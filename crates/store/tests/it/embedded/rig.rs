@@ -166,7 +166,7 @@ impl Rig {
         let mut seen = Vec::new();
         for device in devices {
             for entry in self.waiting(device).await {
-                let Work::Telemetry(telemetry) = entry.work else {
+                let Work::Telemetry(telemetry) = &*entry.work else {
                     panic!("nothing else was submitted");
                 };
                 let name = telemetry.system.message_id.as_deref();
@@ -237,7 +237,7 @@ pub(super) fn submission(device: &str, id: u64, text: &str) -> Submission {
     Submission {
         id: SubmissionId(id.into()),
         identity: identity(device),
-        work: Work::Telemetry(telemetry),
+        work: Arc::new(Work::Telemetry(telemetry)),
         survival: Survival::Durable,
         fingerprint: Some(Fingerprint::of(&[text.as_bytes()])),
     }

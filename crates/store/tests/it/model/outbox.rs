@@ -145,7 +145,7 @@ impl Run {
         let submission = Submission {
             id: SubmissionId(self.last_submission),
             identity: device(),
-            work: self.work(),
+            work: Arc::new(self.work()),
             survival: Survival::Ephemeral { deadline },
             fingerprint: None,
         };
