@@ -43,9 +43,6 @@ enum Kind {
     Key,
 }
 
-/// Where an entry stands.
-pub(super) type Place = (Lane, EntryId);
-
 /// One record.
 pub(super) struct Record {
     pub(super) began_at: Timestamp,
@@ -57,8 +54,8 @@ pub(super) struct Record {
 
 /// How far a record's request is.
 pub(super) enum Progress {
-    /// It has no end; a submission's entry stands there.
-    Open(Option<Place>),
+    /// It has no end.
+    Open,
     /// So much is noted of a request of another kind.
     Noted(Answer),
     /// A submission is settled.
@@ -124,14 +121,6 @@ impl Book {
         self.0.as_ref()?.records.get(&name)
     }
 
-    /// Where the entry of a submission stands, if it has a record and is not settled.
-    pub(super) fn place(&self, id: SubmissionId) -> Option<Place> {
-        match self.get(Name::submission(id))?.progress {
-            Progress::Open(place) => place,
-            Progress::Noted(_) | Progress::Settled(..) | Progress::Answered(_) => None,
-        }
-    }
-
     pub(super) fn get_mut(&mut self, name: Name) -> Option<&mut Record> {
         self.0.as_mut()?.records.get_mut(&name)
     }
@@ -156,19 +145,18 @@ impl Book {
         }
     }
 
-    /// Opens the record of a submission whose entry stands there, or opens it again.
+    /// Opens the record of a submission with a key, or opens it again.
     pub(super) fn open_submission(
         &mut self,
         id: SubmissionId,
-        place: Place,
-        fingerprint: Option<Fingerprint>,
+        fingerprint: Fingerprint,
         began_at: Timestamp,
         now: Moment,
     ) {
         let record = Record {
             began_at,
-            fingerprint,
-            progress: Progress::Open(Some(place)),
+            fingerprint: Some(fingerprint),
+            progress: Progress::Open,
             stored: None,
         };
         self.put(Name::submission(id), record, now);
@@ -179,7 +167,7 @@ impl Book {
         let record = Record {
             began_at: now.timestamp,
             fingerprint: Some(fingerprint),
-            progress: Progress::Open(None),
+            progress: Progress::Open,
             stored: None,
         };
         self.put(Name::key(id), record, now);
@@ -214,53 +202,61 @@ impl Book {
         }
     }
 
-    /// Notes what became of a submission that has a record.
-    pub(super) fn settle(&mut self, id: SubmissionId, outcome: &Outcome, at: Timestamp) {
-        if let Some(record) = self.get_mut(Name::submission(id)) {
-            let mut outcome = Box::new(outcome.clone());
-            if let Err(Failure::HubError {
-                error: Some(error), ..
-            }) = outcome.as_mut()
-            {
-                shorten(error);
-            }
-            record.progress = Progress::Settled(outcome, at);
-            record.stored = None;
-        }
+    /// Notes what became of a submission that has a record. False if it has none.
+    pub(super) fn settle(&mut self, id: SubmissionId, outcome: &Outcome, at: Timestamp) -> bool {
+        let Some(record) = self.get_mut(Name::submission(id)) else {
+            return false;
+        };
+        record.progress = settled(outcome, at);
+        record.stored = None;
+        true
     }
 
-    pub(super) fn remove(&mut self, name: Name) {
-        if let Some(pages) = &mut self.0
-            && let Some(record) = pages.records.remove(&name)
-        {
-            let order = match record.fingerprint {
-                Some(_) => &mut pages.keyed,
-                None => &mut pages.unkeyed,
+    /// Notes what became of a submission that was stored. One without a key has no record until then: its entry says all.
+    pub(super) fn settle_stored(
+        &mut self,
+        id: SubmissionId,
+        began_at: Timestamp,
+        outcome: &Outcome,
+        bound: usize,
+        now: Moment,
+    ) {
+        if !self.settle(id, outcome, now.timestamp) {
+            let record = Record {
+                began_at,
+                fingerprint: None,
+                progress: settled(outcome, now.timestamp),
+                stored: None,
             };
-            // What is removed out of its turn came lately.
-            if let Some(at) = order.iter().rposition(|(_, other)| *other == name) {
-                order.remove(at);
-            }
+            self.make_room(bound);
+            self.put(Name::submission(id), record, now);
         }
     }
 
-    /// Forgets records without a fingerprint that are settled, the oldest first, until there is room for one more.
+    /// Takes a record out.
+    pub(super) fn remove(&mut self, name: Name) -> Option<Record> {
+        let pages = self.0.as_mut()?;
+        let record = pages.records.remove(&name)?;
+        let order = match record.fingerprint {
+            Some(_) => &mut pages.keyed,
+            None => &mut pages.unkeyed,
+        };
+        // What is removed out of its turn came lately.
+        if let Some(at) = order.iter().rposition(|(_, other)| *other == name) {
+            order.remove(at);
+        }
+        Some(record)
+    }
+
+    /// Forgets records without a fingerprint, the oldest first, until there is room for one more. All of them are settled.
     pub(super) fn make_room(&mut self, bound: usize) {
         let Some(pages) = &mut self.0 else {
             return;
         };
-        for _ in 0..pages.unkeyed.len() {
-            if pages.unkeyed.len() < bound {
-                return;
-            }
-            let Some((end, name)) = pages.unkeyed.pop_front() else {
-                return;
-            };
-            if pages.records.get(&name).is_some_and(Record::is_open) {
-                pages.unkeyed.push_back((end, name));
-            } else {
-                pages.records.remove(&name);
-            }
+        while pages.unkeyed.len() >= bound
+            && let Some((_, name)) = pages.unkeyed.pop_front()
+        {
+            pages.records.remove(&name);
         }
     }
 
@@ -353,13 +349,13 @@ impl Book {
 
 impl Record {
     pub(super) const fn is_open(&self) -> bool {
-        matches!(self.progress, Progress::Open(_) | Progress::Noted(_))
+        matches!(self.progress, Progress::Open | Progress::Noted(_))
     }
 
     /// What is known of the key that the record is about, to whoever asks again.
     pub(super) fn key_state(&self) -> KeyState {
         match &self.progress {
-            Progress::Open(_) | Progress::Settled(..) => KeyState::Open(None),
+            Progress::Open | Progress::Settled(..) => KeyState::Open(None),
             Progress::Noted(note) => KeyState::Open(Some(note.clone())),
             Progress::Answered(answer) => KeyState::Answered(answer.clone()),
         }
@@ -372,7 +368,7 @@ impl Record {
         while_open: impl FnOnce() -> ReceiptState,
     ) -> Receipt {
         let state = match &self.progress {
-            Progress::Open(_) | Progress::Noted(_) | Progress::Answered(_) => while_open(),
+            Progress::Open | Progress::Noted(_) | Progress::Answered(_) => while_open(),
             Progress::Settled(outcome, at) => match outcome.as_ref() {
                 Ok(_) => ReceiptState::Acknowledged { at: *at },
                 Err(failure) => ReceiptState::Refused {
@@ -387,6 +383,18 @@ impl Record {
             state,
         }
     }
+}
+
+/// The progress of a submission that is settled.
+fn settled(outcome: &Outcome, at: Timestamp) -> Progress {
+    let mut outcome = Box::new(outcome.clone());
+    if let Err(Failure::HubError {
+        error: Some(error), ..
+    }) = outcome.as_mut()
+    {
+        shorten(error);
+    }
+    Progress::Settled(outcome, at)
 }
 
 /// When a record is forgotten that began then: by the clock that nobody sets, though of what was there before this process
@@ -421,24 +429,23 @@ mod tests {
         let mut book = Book::new();
         let now = moment();
         for id in 0..3 {
-            open(&mut book, id, None, at(0), now);
+            settle_stored(&mut book, id, now);
         }
-        open(&mut book, 3, Some(Fingerprint::of(&[])), at(0), now);
-        settle(&mut book, 1);
+        open(&mut book, 3, at(0), now);
         settle(&mut book, 3);
-        book.make_room(3);
+        settle_stored(&mut book, 4, now);
         let is_there = |id| book.get(name(id)).is_some();
-        assert_eq!([0, 1, 2, 3].map(is_there), [true, false, true, true]);
-        assert_eq!((book.len(), book.keyed()), (3, 1));
+        let there = [0, 1, 2, 3, 4].map(is_there);
+        assert_eq!(there, [false, true, true, true, true]);
+        assert_eq!((book.len(), book.keyed()), (4, 1));
     }
 
     #[test]
     fn a_record_ends_after_its_time_but_not_while_its_entry_waits() {
         let (mut book, now) = (Book::new(), moment());
-        open(&mut book, 1, None, at(0), now);
-        open(&mut book, 2, Some(Fingerprint::of(&[])), at(0), now);
+        open(&mut book, 1, at(0), now);
+        settle_stored(&mut book, 2, now);
         book.open_key(KeyId(3), Fingerprint::of(&[]), now);
-        settle(&mut book, 2);
         book.forget(now.instant + Receipt::KEPT - Duration::from_secs(1));
         assert_eq!(book.len(), 3);
         book.forget(now.instant + Receipt::KEPT);
@@ -454,7 +461,7 @@ mod tests {
         let day = 24 * 3600;
         // The third is of the future: the wall clock was set back.
         for (id, age) in [(1, 0), (2, 7 * day), (3, -9 * day), (4, 9 * day)] {
-            open(&mut book, id, Some(Fingerprint::of(&[])), at(-age), now);
+            open(&mut book, id, at(-age), now);
             settle(&mut book, id);
         }
         let left_after = |book: &mut Book, days: i64| {
@@ -483,19 +490,19 @@ mod tests {
         assert_eq!(error.info, serde_json::Value::Null);
     }
 
-    fn open(
-        book: &mut Book,
-        id: u128,
-        fingerprint: Option<Fingerprint>,
-        began_at: Timestamp,
-        now: Moment,
-    ) {
-        let place = (Lane::Telemetry, EntryId(1));
-        book.open_submission(SubmissionId(id), place, fingerprint, began_at, now);
+    /// Opens the record of a submission with a key.
+    fn open(book: &mut Book, id: u128, began_at: Timestamp, now: Moment) {
+        book.open_submission(SubmissionId(id), Fingerprint::of(&[]), began_at, now);
     }
 
     fn settle(book: &mut Book, id: u128) {
-        book.settle(SubmissionId(id), &Ok(Done::Acknowledged), at(1));
+        assert!(book.settle(SubmissionId(id), &Ok(Done::Acknowledged), at(1)));
+    }
+
+    /// Settles one without a key, with room for three of them.
+    fn settle_stored(book: &mut Book, id: u128, now: Moment) {
+        let outcome = Ok(Done::Acknowledged);
+        book.settle_stored(SubmissionId(id), at(0), &outcome, 3, now);
     }
 
     fn name(id: u128) -> Name {

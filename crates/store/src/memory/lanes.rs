@@ -7,21 +7,19 @@
 mod disk;
 mod entries;
 mod entry;
+mod index;
 mod known;
 
-use std::{
-    collections::{HashMap, VecDeque},
-    time::Instant,
-};
+use std::{collections::VecDeque, time::Instant};
 
-use self::entries::Entries;
 pub(super) use self::{
     disk::Persist,
     entry::{Entry, Fresh, Keeping, Slip, Taken},
 };
+use self::{entries::Entries, index::Index};
 use super::{
     MEMORY_OF_OUTCOMES, Moment,
-    book::{Book, Dead, Name, Place, Progress, Reused},
+    book::{Book, Dead, Name, Progress, Reused},
     counted::Counts,
     ring::Ring,
     waiters::{Waiters, resolved},
@@ -31,8 +29,7 @@ use crate::{Done, EntryId, Failure, Fingerprint, Lane, Outcome, SubmissionId, Ti
 /// The three lanes of a device, and what is remembered of what was in them.
 pub(super) struct Lanes {
     lanes: [Entries; Lane::ALL.len()],
-    /// Entries that are not settled and have no record in the book, which knows where the others stand.
-    place_by_submission: HashMap<SubmissionId, Place>,
+    index: Index,
     outcomes: Ring<(SubmissionId, Outcome), OUTCOMES>,
     book: Book,
     last_entry: u64,
@@ -50,6 +47,14 @@ pub(super) struct Lanes {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct ReaderId(u64);
 
+/// How much is remembered of a device's writes.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Receipts of writes without a key.
+    pub(super) receipts: usize,
+    pub(super) dead_letters: usize,
+}
+
 /// What settling did.
 pub(super) enum Settled {
     /// There was no such entry, or it was not taken.
@@ -64,7 +69,7 @@ impl Lanes {
     pub(super) fn new() -> Self {
         Self {
             lanes: Default::default(),
-            place_by_submission: HashMap::new(),
+            index: Index::default(),
             outcomes: Ring::new(),
             book: Book::new(),
             last_entry: 0,
@@ -88,7 +93,7 @@ impl Lanes {
             return Ok(Some(resolved(outcome.as_ref().clone())));
         }
         if let Some(entry) = self.entry_mut(id) {
-            return Ok(Some(entry.tickets.join()));
+            return Ok(Some(entry.join()));
         }
         let outcome = self.outcomes.find(|(other, _)| *other == id);
         // What has failed may be tried again, but for an answer: it may have been sent, and is never sent twice.
@@ -117,35 +122,22 @@ impl Lanes {
         now: Moment,
     ) -> bool {
         self.last_entry = self.last_entry.max(id.0);
-        let place = (fresh.lane, id);
-        if fresh.fingerprint.is_some() || fresh.keeping.is_stored() {
-            let (fingerprint, accepted_at) = (fresh.fingerprint, fresh.accepted_at);
+        let submission = fresh.id;
+        if let Some(fingerprint) = fresh.fingerprint {
             self.book
-                .open_submission(fresh.id, place, fingerprint, accepted_at, now);
-        } else {
-            self.place_by_submission.insert(fresh.id, place);
+                .open_submission(submission, fingerprint, fresh.accepted_at, now);
         }
-        let entry = Box::new(Entry {
-            id,
-            submission: fresh.id,
-            lane: fresh.lane,
-            work: fresh.work,
-            keeping: fresh.keeping,
-            accepted_at: fresh.accepted_at,
-            size: fresh.size,
-            attempts: 0,
-            is_put_back: false,
-            tickets,
-        });
+        let entry = Box::new(Entry::new(id, fresh, tickets));
         if is_bounded(entry.lane) {
-            self.bounded_bytes += entry.size;
+            self.bounded_bytes += entry.size();
         }
-        if let Some(deadline) = entry.keeping.deadline() {
-            note_earlier(&mut self.earliest_deadline, deadline);
-        }
+        self.note_deadline(entry.deadline());
         let lane = self.lane(entry.lane);
         let was_empty = !lane.has_waiting();
         lane.insert(entry);
+        let lanes = &self.lanes;
+        self.index
+            .insert(submission, id, |id| submission_of(lanes, id));
         was_empty
     }
 
@@ -195,7 +187,7 @@ impl Lanes {
         &mut self,
         id: EntryId,
         outcome: &Outcome,
-        dead_letters: usize,
+        bounds: Bounds,
         now: Moment,
     ) -> Settled {
         let taken = self.lanes.iter_mut().find_map(|lane| {
@@ -220,7 +212,11 @@ impl Lanes {
             return Settled::Nothing;
         };
         self.has_noted_patch |= entry.lane == Lane::Twin && entry.keeping.is_stored();
-        self.forget(&entry, outcome, dead_letters, now);
+        if entry.keeping.is_stored() {
+            self.record(&entry, outcome, bounds, now);
+        } else {
+            self.forget(&entry, outcome, now);
+        }
         Settled::Gone(entry)
     }
 
@@ -251,7 +247,7 @@ impl Lanes {
             let known = self.outcomes.find(|(other, _)| *other == id);
             return (None, known.is_some_and(|(_, known)| *known == outcome));
         };
-        let is_free = matches!(entry.keeping, Keeping::Ephemeral { .. }) && entry.attempts == 0;
+        let is_free = entry.keeping == Keeping::Ephemeral && entry.attempts() == 0;
         if !is_free {
             return (None, false);
         }
@@ -260,7 +256,7 @@ impl Lanes {
         let Some(entry) = entries.find(id).and_then(|at| entries.entries.remove(at)) else {
             return (None, false);
         };
-        self.forget(&entry, &outcome, 0, now);
+        self.forget(&entry, &outcome, now);
         (Some(entry), true)
     }
 
@@ -270,7 +266,7 @@ impl Lanes {
         self.outcomes.forget_after(MEMORY_OF_OUTCOMES, now.instant);
         self.book.forget(now.instant);
         if self.unsettled() == 0 {
-            self.place_by_submission = HashMap::new();
+            self.index = Index::default();
             for lane in &mut self.lanes {
                 lane.entries = VecDeque::new();
             }
@@ -289,22 +285,20 @@ impl Lanes {
             let taken = self.lane(lane).taken;
             for entry in self.lane(lane).entries.split_off(taken) {
                 let deadline = match entry.keeping {
-                    Keeping::Ephemeral { deadline } => Some(deadline),
-                    Keeping::Storing | Keeping::Persisting { .. } | Keeping::Durable(_) => None,
+                    Keeping::Ephemeral => entry.deadline(),
+                    Keeping::Storing | Keeping::Persisting | Keeping::Durable(_) => None,
                 };
                 if deadline.is_none_or(|deadline| now.instant < deadline) {
-                    if let Some(deadline) = deadline {
-                        note_earlier(&mut self.earliest_deadline, deadline);
-                    }
+                    self.note_deadline(deadline);
                     self.lane(lane).entries.push_back(entry);
                     continue;
                 }
-                let outcome = Err(if entry.attempts == 0 {
+                let outcome = Err(if entry.attempts() == 0 {
                     Failure::NoSession
                 } else {
                     Failure::HubTimeout
                 });
-                self.forget(&entry, &outcome, 0, now);
+                self.forget(&entry, &outcome, now);
                 freed += entry.held_bytes();
                 entry.resolve(outcome);
             }
@@ -332,29 +326,26 @@ impl Lanes {
 
     /// The entry of a submission that is not settled.
     pub(super) fn entry(&self, id: SubmissionId) -> Option<&Entry> {
-        let (lane, entry) = self.place(id)?;
-        let lane = &self.lanes[lane_index(lane)];
-        Some(&lane.entries[lane.find(entry)?])
+        let (lane, at) = self.place(id)?;
+        Some(&self.lanes[lane].entries[at])
     }
 
-    /// Where the entry of a submission stands.
-    fn place(&self, id: SubmissionId) -> Option<Place> {
-        let unrecorded = || self.place_by_submission.get(&id).copied();
-        self.book.place(id).or_else(unrecorded)
+    /// Where the entry of a submission stands: in which lane, and where there.
+    fn place(&self, id: SubmissionId) -> Option<(usize, usize)> {
+        let entry = self.index.find(id, |id| submission_of(&self.lanes, id))?;
+        place_of(&self.lanes, entry)
     }
 
     fn entry_mut(&mut self, id: SubmissionId) -> Option<&mut Box<Entry>> {
-        let (lane, entry) = self.place(id)?;
-        self.lane(lane).get_mut(entry)
+        let (lane, at) = self.place(id)?;
+        self.lanes[lane].entries.get_mut(at)
     }
 
     fn is_taken(&self, id: SubmissionId) -> bool {
-        let Some((lane, entry)) = self.place(id) else {
-            return false;
-        };
-        let lane = &self.lanes[lane_index(lane)];
-        lane.find(entry)
-            .is_some_and(|at| at < lane.taken && !lane.entries[at].is_put_back)
+        self.place(id).is_some_and(|(lane, at)| {
+            let lane = &self.lanes[lane];
+            at < lane.taken && !lane.entries[at].is_put_back
+        })
     }
 
     fn put_back(&mut self) {
@@ -363,52 +354,67 @@ impl Lanes {
             lane.put_back = 0;
             for entry in lane.entries.range_mut(..std::mem::take(&mut lane.taken)) {
                 entry.is_put_back = false;
-                if let Some(deadline) = entry.keeping.deadline() {
+                if let Some(deadline) = entry.deadline() {
                     note_earlier(&mut self.earliest_deadline, deadline);
                 }
             }
         }
     }
 
-    fn forget(&mut self, entry: &Entry, outcome: &Outcome, dead_letters: usize, now: Moment) {
+    /// Remembers what became of an entry that a restart may have found; what has failed so has failed for good.
+    fn record(&mut self, entry: &Entry, outcome: &Outcome, bounds: Bounds, now: Moment) {
         self.unlist(entry);
-        let name = Name::submission(entry.submission);
-        let is_recorded = self.book.get(name).is_some();
-        // A twin is large, and reading it again changes nothing. What has failed, but not for good, is tried again by whoever
-        // repeats it, so its key is as good as before.
-        let may_come_again = match outcome {
-            Ok(Done::TwinRead(_)) => true,
-            Err(failure) => is_recorded && !failure.is_final(),
-            Ok(Done::Acknowledged | Done::ReportedPatched { .. }) => false,
-        };
-        if may_come_again {
-            self.book.remove(name);
-        } else if is_recorded {
-            self.book.settle(entry.submission, outcome, now.timestamp);
-        } else {
-            let outcome = (entry.submission, outcome.clone());
-            self.outcomes.push(outcome, now.instant);
-        }
+        let (id, accepted_at) = (entry.submission, entry.accepted_at);
+        self.book
+            .settle_stored(id, accepted_at, outcome, bounds.receipts, now);
         if let (Keeping::Durable(stored), Err(failure)) = (entry.keeping, outcome) {
             let dead = Dead {
                 id: entry.id,
                 submission: entry.submission,
                 lane: entry.lane,
-                size: entry.size,
+                size: entry.size(),
                 accepted_at: entry.accepted_at,
-                attempts: Some(entry.attempts),
+                attempts: Some(entry.attempts()),
                 failure: failure.clone(),
                 at: now.timestamp,
                 stored,
             };
-            self.bury(dead, dead_letters);
+            self.bury(dead, bounds.dead_letters);
+        }
+    }
+
+    /// Remembers what became of an entry that a restart would not have found: for a while, or as long as its key.
+    fn forget(&mut self, entry: &Entry, outcome: &Outcome, now: Moment) {
+        self.unlist(entry);
+        let name = Name::submission(entry.submission);
+        let has_key = self.book.get(name).is_some();
+        // A twin is large, and reading it again changes nothing. What has failed, but not for good, is tried again by whoever
+        // repeats it, so its key is as good as before.
+        let may_come_again = match outcome {
+            Ok(Done::TwinRead(_)) => true,
+            Err(failure) => has_key && !failure.is_final(),
+            Ok(Done::Acknowledged | Done::ReportedPatched { .. }) => false,
+        };
+        if may_come_again {
+            self.book.remove(name);
+        } else if has_key {
+            self.book.settle(entry.submission, outcome, now.timestamp);
+        } else {
+            let outcome = (entry.submission, outcome.clone());
+            self.outcomes.push(outcome, now.instant);
         }
     }
 
     fn unlist(&mut self, entry: &Entry) {
-        self.place_by_submission.remove(&entry.submission);
+        self.index.remove(entry.submission, entry.id);
         if is_bounded(entry.lane) {
-            self.bounded_bytes -= entry.size;
+            self.bounded_bytes -= entry.size();
+        }
+    }
+
+    fn note_deadline(&mut self, deadline: Option<Instant>) {
+        if let Some(deadline) = deadline {
+            note_earlier(&mut self.earliest_deadline, deadline);
         }
     }
 
@@ -439,6 +445,19 @@ const fn lane_index(lane: Lane) -> usize {
         Lane::Twin => 1,
         Lane::Telemetry => 2,
     }
+}
+
+/// Where an entry stands: in which lane, and where there. Nearly every entry is telemetry.
+fn place_of(lanes: &[Entries], entry: EntryId) -> Option<(usize, usize)> {
+    let mut lanes = lanes.iter().enumerate().rev();
+    lanes.find_map(|(lane, entries)| Some((lane, entries.find(entry)?)))
+}
+
+/// What an entry that is in one of the lanes was submitted as.
+fn submission_of(lanes: &[Entries], entry: EntryId) -> SubmissionId {
+    let (lane, at) =
+        place_of(lanes, entry).expect("an entry is listed as long as it is in its lane");
+    lanes[lane].entries[at].submission
 }
 
 fn note_earlier(earliest: &mut Option<Instant>, deadline: Instant) {

@@ -13,7 +13,7 @@ use super::{
     book::{Dead, Reused},
     cell::Cell,
     counted::Counted,
-    lanes::{Fresh, Keeping, Lanes, ReaderId, Settled, Taken, is_bounded},
+    lanes::{Bounds, Fresh, Keeping, Lanes, ReaderId, Settled, Taken, is_bounded},
     partitioned::page_of,
 };
 use crate::{
@@ -42,7 +42,8 @@ impl Outbox for Memory {
             lane: submission.work.lane(),
             size: submission.work.size(),
             work: Some(submission.work),
-            keeping: Keeping::Ephemeral { deadline },
+            keeping: Keeping::Ephemeral,
+            deadline: Some(deadline),
             accepted_at: now.timestamp,
         };
         let (ticket, was_empty) = engine.put(&cell, fresh, now)?;
@@ -302,8 +303,11 @@ impl Reader {
     /// Settles, and resolves tickets while the lanes are locked: whoever sees there that an entry is settled, as one does who
     /// wants it persisted, finds its ticket resolved.
     fn settle_in(&self, lanes: &mut Lanes, id: EntryId, outcome: Outcome) {
-        let dead_letters = self.engine.config.dead_letters;
-        match lanes.settle(id, &outcome, dead_letters, self.engine.now()) {
+        let bounds = Bounds {
+            receipts: self.engine.config.keys,
+            dead_letters: self.engine.config.dead_letters,
+        };
+        match lanes.settle(id, &outcome, bounds, self.engine.now()) {
             Settled::Nothing => {}
             Settled::PutBack => self.cell.submitted.ring(),
             Settled::Gone(entry) => {

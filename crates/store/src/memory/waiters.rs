@@ -39,6 +39,15 @@ impl<T: Clone> Waiters<T> {
         ticket
     }
 
+    /// Whether somebody waits.
+    pub(super) fn is_any(&self) -> bool {
+        let more = self.more.iter().flat_map(|more| &more.0);
+        self.first
+            .iter()
+            .chain(more)
+            .any(|resolver| !resolver.is_forsaken())
+    }
+
     pub(super) fn resolve(self, outcome: T) {
         for resolver in self.more.into_iter().flat_map(|more| more.0) {
             resolver.resolve(outcome.clone());

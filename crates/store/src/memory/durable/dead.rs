@@ -190,13 +190,15 @@ impl Engine {
         }
         let dead = lanes.book_mut().exhume(id).ok_or(ReplayError::Unknown)?;
         let (submission, lane) = (dead.submission, dead.lane);
-        let record = lanes.book().get(book::Name::submission(submission));
+        // Its receipt says again that it waits.
+        let record = lanes.book_mut().remove(book::Name::submission(submission));
         let fresh = lanes::Fresh {
             id: submission,
             fingerprint: record.and_then(|record| record.fingerprint),
             lane,
             work: self.reserve(size).then(|| Arc::new(work)),
             keeping: lanes::Keeping::Storing,
+            deadline: None,
             accepted_at: dead.accepted_at,
             size,
         };

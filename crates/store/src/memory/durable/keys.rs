@@ -132,7 +132,9 @@ impl Engine {
                     }
                 }
                 // It never began.
-                Err(_) if kind == Kind::Promise => lanes.book_mut().remove(name),
+                Err(_) if kind == Kind::Promise => {
+                    lanes.book_mut().remove(name);
+                }
                 Err(_) => {}
             }
         })

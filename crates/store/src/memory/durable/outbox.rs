@@ -85,11 +85,11 @@ impl Engine {
             lane,
             work: None,
             keeping: Keeping::Storing,
+            deadline: None,
             accepted_at: now.timestamp,
             size,
         };
         self.check_bounds(&mut lanes, &fresh, now)?;
-        lanes.book_mut().make_room(self.config.keys);
         // Without room in memory it is on the disk alone.
         fresh.work = self.reserve(size).then(|| Arc::clone(&submission.work));
         let (entry, ticket, _) = lanes.push(fresh, now);
@@ -161,8 +161,7 @@ impl Engine {
             let told = {
                 let mut lanes = self.lanes(&cell);
                 let work = lanes.entry(id).and_then(Entry::work).map(encode_work);
-                lanes.book_mut().make_room(self.config.keys);
-                match (lanes.persist(id, self.now()), work) {
+                match (lanes.persist(id), work) {
                     (Persist::Unknown, _) => return Err(PersistError::Unknown),
                     (Persist::Done, _) => return Ok(()),
                     (Persist::OnItsWay, _) => None,

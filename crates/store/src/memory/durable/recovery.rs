@@ -93,6 +93,7 @@ impl Engine {
             lane: stored.lane,
             work: None,
             keeping: Keeping::Durable(location),
+            deadline: None,
             accepted_at: stored.accepted_at,
             size: stored.size as usize,
         };
@@ -158,7 +159,7 @@ impl Engine {
             began_at: key.began_at,
             fingerprint: key.fingerprint,
             progress: match key.state {
-                KeyState::Begun | KeyState::Open(None) => Progress::Open(None),
+                KeyState::Begun | KeyState::Open(None) => Progress::Open,
                 KeyState::Open(Some(note)) => Progress::Noted(note),
                 KeyState::Answered(answer) => Progress::Answered(answer),
             },
@@ -218,7 +219,8 @@ impl Engine {
     }
 
     fn count(&self, cell: &Arc<Cell>, now: Moment, counts: &mut Counts) {
-        let lanes = self.lanes(cell);
+        let mut lanes = self.lanes(cell);
+        lanes.shrink();
         counts.entries += lanes.unsettled() as u64;
         counts.receipts_and_keys += lanes.book().len() as u64;
         counts.dead_letters += lanes.book().dead().count() as u64;

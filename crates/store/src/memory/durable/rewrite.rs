@@ -216,7 +216,7 @@ impl Engine {
                     let id = SubmissionId(name.number());
                     Record::Settled(Settled::of(cell, id, record, outcome, *at))
                 }
-                Progress::Open(_) | Progress::Noted(_) | Progress::Answered(_) => {
+                Progress::Open | Progress::Noted(_) | Progress::Answered(_) => {
                     Key::of(cell, KeyId(name.number()), record)
                 }
             };

@@ -2,7 +2,7 @@
 
 use super::{
     super::{Moment, book::Name, location::Location, waiters::Waiters},
-    Entry, Fresh, Keeping, Lanes, note_earlier,
+    Entry, Fresh, Keeping, Lanes,
 };
 use crate::{EntryId, Lane, SubmissionId};
 
@@ -22,6 +22,8 @@ pub(in crate::memory) enum Persist {
 impl Lanes {
     /// Puts an entry in that was there before a restart, in its place.
     pub(in crate::memory) fn restore(&mut self, id: EntryId, fresh: Fresh, now: Moment) {
+        // A dead letter that was replayed waits again, and its receipt says so.
+        self.book.remove(Name::submission(fresh.id));
         self.insert(id, fresh, Waiters::none(), now);
     }
 
@@ -45,12 +47,10 @@ impl Lanes {
         let Some(entry) = self.lane(lane).get_mut(id) else {
             return 0;
         };
-        let held = entry.held_bytes();
         match entry.keeping {
-            Keeping::Durable(_) => entry.work = None,
-            Keeping::Ephemeral { .. } | Keeping::Storing | Keeping::Persisting { .. } => return 0,
+            Keeping::Durable(_) => entry.let_go(),
+            Keeping::Ephemeral | Keeping::Storing | Keeping::Persisting => 0,
         }
-        held
     }
 
     /// An entry that was on its way to the disk will not get there. Gives it if it is gone for that.
@@ -64,20 +64,20 @@ impl Lanes {
                 self.book.remove(Name::submission(entry.submission));
                 Some(entry)
             }
-            Keeping::Persisting { deadline } => {
-                entry.keeping = Keeping::Ephemeral { deadline };
-                note_earlier(&mut self.earliest_deadline, deadline);
+            Keeping::Persisting => {
+                entry.keeping = Keeping::Ephemeral;
+                let deadline = entry.deadline();
+                self.note_deadline(deadline);
                 None
             }
-            Keeping::Ephemeral { .. } | Keeping::Durable(_) => None,
+            Keeping::Ephemeral | Keeping::Durable(_) => None,
         }
     }
 
     /// Begins to make an entry durable, if it is ephemeral.
-    pub(in crate::memory) fn persist(&mut self, id: SubmissionId, now: Moment) -> Persist {
-        let name = Name::submission(id);
+    pub(in crate::memory) fn persist(&mut self, id: SubmissionId) -> Persist {
         let Some(entry) = self.entry_mut(id) else {
-            let is_known = self.book.get(name).is_some()
+            let is_known = self.book.get(Name::submission(id)).is_some()
                 || self.outcomes.find(|(other, _)| *other == id).is_some();
             return if is_known {
                 Persist::Done
@@ -86,17 +86,11 @@ impl Lanes {
             };
         };
         match entry.keeping {
-            Keeping::Storing | Keeping::Persisting { .. } => Persist::OnItsWay,
+            Keeping::Storing | Keeping::Persisting => Persist::OnItsWay,
             Keeping::Durable(_) => Persist::Done,
-            Keeping::Ephemeral { deadline } => {
-                entry.keeping = Keeping::Persisting { deadline };
-                let place = (entry.lane, entry.id);
-                let accepted_at = entry.accepted_at;
-                if self.book.get(name).is_none() {
-                    self.place_by_submission.remove(&id);
-                    self.book.open_submission(id, place, None, accepted_at, now);
-                }
-                Persist::Begun(place.0, place.1)
+            Keeping::Ephemeral => {
+                entry.keeping = Keeping::Persisting;
+                Persist::Begun(entry.lane, entry.id)
             }
         }
     }
@@ -111,17 +105,13 @@ impl Lanes {
     pub(in crate::memory) fn is_to_be_kept(&self, id: EntryId) -> bool {
         let mut lanes = self.lanes.iter();
         let keeping = lanes.find_map(|lane| Some(lane.entries[lane.find(id)?].keeping));
-        keeping.is_some_and(|keeping| match keeping {
-            Keeping::Storing | Keeping::Persisting { .. } | Keeping::Durable(_) => true,
-            Keeping::Ephemeral { .. } => false,
-        })
+        keeping.is_some_and(Keeping::is_stored)
     }
 
     /// Removes what was there before a restart and is settled by a later record.
     pub(in crate::memory) fn unstore(&mut self, id: SubmissionId) -> Option<Box<Entry>> {
-        let (lane, entry) = self.place(id)?;
-        let at = self.lane(lane).find(entry)?;
-        let entry = self.lane(lane).entries.remove(at)?;
+        let (lane, at) = self.place(id)?;
+        let entry = self.lanes[lane].entries.remove(at)?;
         self.unlist(&entry);
         Some(entry)
     }
@@ -133,6 +123,13 @@ impl Lanes {
             entry.keeping = Keeping::Durable(to);
         } else if let Some(dead) = self.book.dead_mut().find(|dead| dead.stored == from) {
             dead.stored = to;
+        }
+    }
+
+    /// Gives back what was taken for growing: after a restart lanes have all that they will have for a while.
+    pub(in crate::memory) fn shrink(&mut self) {
+        for lane in &mut self.lanes {
+            lane.entries.shrink_to_fit();
         }
     }
 

@@ -34,10 +34,9 @@ impl Lanes {
             .map(Box::as_ref)
     }
 
-    /// What is known of a submission that has a record.
+    /// What is known of a submission that a restart would find, or that has a record.
     pub(in crate::memory) fn receipt(&self, id: SubmissionId, is_refused: bool) -> Option<Receipt> {
-        let record = self.book.get(Name::submission(id))?;
-        Some(record.to_receipt(id, || {
+        let while_open = || {
             if is_refused {
                 // Also if a session has taken it: that has no connection.
                 ReceiptState::WaitingForCredential
@@ -46,7 +45,16 @@ impl Lanes {
             } else {
                 ReceiptState::Stored
             }
-        }))
+        };
+        if let Some(record) = self.book.get(Name::submission(id)) {
+            return Some(record.to_receipt(id, while_open));
+        }
+        let entry = self.entry(id).filter(|entry| entry.keeping.is_stored())?;
+        Some(Receipt {
+            id,
+            accepted_at: entry.accepted_at,
+            state: while_open(),
+        })
     }
 
     /// Where there is something to take for a reader that has room.
