@@ -16,7 +16,8 @@
 //! ```
 //!
 //! A *group* is what one flush makes durable: all that came while the flush before was under way, so nobody waits for
-//! anything but the disk. It carries its number and the SHA-256 of the group before, so a group that is missing, out of
+//! anything but the disk. No flush is made for what nobody waits for (the ends of entries, mostly): it goes with the next
+//! group, and after 10 ms at the latest. It carries its number and the SHA-256 of the group before, so a group that is missing, out of
 //! place or changed shows. It is not begun before the flush of the one before has succeeded, so only the last group can be
 //! torn by a crash. The *mark* says the number of the last flushed group a second time: a log that ends earlier has lost
 //! something that was flushed. It is written after the flush and is itself flushed when the log has been idle for a
@@ -48,15 +49,18 @@ mod damage;
 pub(crate) mod files;
 mod frame;
 mod mark;
+mod open;
+mod queue;
 mod recover;
 mod salvage;
 mod writer;
 
 pub(crate) use self::{
     cleaner::{Cleaner, Owner, Rewritten},
+    open::{Limits, Log},
+    queue::{Kind, NotWritten},
     recover::{OpenLogError, is_file_of_log, look_through, read_record, recover},
     salvage::salvage,
-    writer::{Kind, Limits, Log, NotWritten},
 };
 pub use self::{damage::Damage, recover::Recovered};
 pub(crate) use crate::memory::Location;

@@ -110,11 +110,11 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    pub(super) fn new() -> Self {
-        Self {
-            bytes: vec![0; GROUP_HEAD],
-            count: 0,
-        }
+    /// A group whose records take so many bytes in it; if they take more, it grows.
+    pub(super) fn with_room_for(records: usize) -> Self {
+        let mut bytes = Vec::with_capacity(GROUP_HEAD + records + size_of::<Hash>());
+        bytes.resize(GROUP_HEAD, 0);
+        Self { bytes, count: 0 }
     }
 
     /// Adds a record; answers where its bytes are in the group.
@@ -266,7 +266,7 @@ mod tests {
         let mut chain = [0; 32];
         let mut starts = Vec::new();
         for number in 1..=3 {
-            let mut group = Builder::new();
+            let mut group = Builder::with_room_for(0);
             group.push(b"one");
             group.push(b"");
             let (bytes, hash) = group.finish(number, &chain);
@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_record_is_read_back_or_refused() {
-        let mut group = Builder::new();
+        let mut group = Builder::with_room_for(0);
         let offset = group.push(b"payload");
         let (bytes, _) = group.finish(1, &[0; 32]);
         let location = Location {

@@ -417,7 +417,7 @@ impl Resume {
     pub(crate) fn start(
         self,
         files: Arc<dyn Files>,
-        limits: super::writer::Limits,
+        limits: super::Limits,
     ) -> Result<super::Log, OpenLogError> {
         super::Log::start(files, self, limits)
     }

@@ -26,7 +26,7 @@ mod rewrite;
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::RecvError};
 
 pub use self::{
     held::{Held, Kept},
@@ -37,7 +37,7 @@ pub(crate) use self::{
     recovery::{Counts, Unreadable},
     rewrite::Living,
 };
-use super::{Engine, cell::Cell};
+use super::{Engine, Location, cell::Cell};
 use crate::{
     StoreError,
     log::{Kind, Log, NotWritten},
@@ -52,18 +52,30 @@ impl Engine {
         self.log.get().ok_or(StoreError::Volatile)
     }
 
-    /// Leaves a record of a device to the log; `done` hears of it, and then whoever is told.
+    /// Leaves a record of a device to the log; `done` hears of it.
+    fn leave(
+        self: &Arc<Self>,
+        cell: &Arc<Cell>,
+        kind: Kind,
+        record: Vec<u8>,
+        done: impl FnOnce(&Arc<Self>, &Arc<Cell>, Result<Location, NotWritten>) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let (engine, cell) = (Arc::clone(self), Arc::clone(cell));
+        let done = move |result| done(&engine, &cell, result);
+        Ok(self.log()?.append(kind, record, done)?)
+    }
+
+    /// The same; after `done` whoever is told hears of it.
     fn append(
         self: &Arc<Self>,
         cell: &Arc<Cell>,
         kind: Kind,
         record: Vec<u8>,
-        done: impl FnOnce(&Arc<Self>, &Arc<Cell>, Result<super::Location, NotWritten>) + Send + 'static,
+        done: impl FnOnce(&Arc<Self>, &Arc<Cell>, Result<Location, NotWritten>) + Send + 'static,
     ) -> Result<Told, StoreError> {
         let (tell, told) = oneshot::channel();
-        let (engine, cell) = (Arc::clone(self), Arc::clone(cell));
-        self.log()?.append(kind, record, move |result| {
-            done(&engine, &cell, result);
+        self.leave(cell, kind, record, move |engine, cell, result| {
+            done(engine, cell, result);
             // Nobody may wait: the record stands all the same.
             let _ = tell.send(result.map(drop));
         })?;
@@ -92,7 +104,9 @@ impl Engine {
 }
 
 /// Waits until a record is flushed.
-pub(super) async fn written(told: Told) -> Result<(), StoreError> {
+pub(super) async fn written(
+    told: impl Future<Output = Result<Result<(), NotWritten>, RecvError>>,
+) -> Result<(), StoreError> {
     match told.await {
         Ok(result) => Ok(result?),
         // The log was closed, and the record was a note that a full disk had kept waiting.

@@ -210,7 +210,9 @@ impl Engine {
             submission,
             encoded,
             move |engine, cell, result| {
-                engine.entry_written(cell, lane, entry, result);
+                if engine.entry_written(cell, lane, entry, result) {
+                    engine.announce(cell);
+                }
                 if result.is_err() {
                     engine.bury_again(&mut engine.lanes(cell), again);
                 }
@@ -286,7 +288,7 @@ impl Engine {
             ..arrived
         };
         let record = Record::DeadMessage(arrived, dead.reason, dead.letter.at).encode();
-        let kept = self.append(cell, Kind::Note, record, move |engine, cell, result| {
+        let kept = self.leave(cell, Kind::Aside, record, move |engine, cell, result| {
             if let Ok(location) = result {
                 engine.mailbox(cell).stored(sequence, location);
             }

@@ -108,7 +108,7 @@ impl Engine {
         if record.is_some_and(BookRecord::is_open) {
             lanes.book_mut().remove(Name::key(id));
             let record = Record::KeyForgotten(cell.identity.clone(), id).encode();
-            self.append(&cell, Kind::Note, record, |_, _, _| {})?;
+            self.leave(&cell, Kind::Aside, record, |_, _, _| {})?;
         }
         Ok(())
     }

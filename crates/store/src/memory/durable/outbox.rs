@@ -3,6 +3,7 @@
 use std::{io, sync::Arc};
 
 use iothub::{Identity, Timestamp};
+use tokio::sync::oneshot;
 
 use super::{
     super::{
@@ -20,6 +21,29 @@ use crate::{
     SubmitError, Ticket, Work,
     log::{Kind, NotWritten},
 };
+
+/// An entry on its way to the disk, as its submitter sees it. However that ends, the submitter wakes the session, which is to
+/// send the entry now: it runs where sessions do, and is woken anyway. For the thread that writes to wake both would cost it
+/// another wake-up across threads for each entry.
+struct Landing<'a> {
+    engine: &'a Engine,
+    cell: &'a Arc<Cell>,
+    told: Told,
+}
+
+impl Landing<'_> {
+    async fn landed(mut self) -> Result<(), StoreError> {
+        written(&mut self.told).await
+    }
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        // If the entry is not there by now, the writer finds nobody to tell, and wakes the session itself.
+        self.told.close();
+        self.engine.announce(self.cell);
+    }
+}
 
 /// How far a durable submission is.
 enum Storing {
@@ -46,7 +70,12 @@ impl Engine {
                 Storing::Known(ticket) => return Ok(ticket),
                 Storing::OnItsWay => self.barrier().await?,
                 Storing::Begun(ticket, told) => {
-                    written(told).await?;
+                    let landing = Landing {
+                        engine: self,
+                        cell: &cell,
+                        told,
+                    };
+                    landing.landed().await?;
                     return Ok(ticket);
                 }
             }
@@ -93,16 +122,38 @@ impl Engine {
         // Without room in memory it is on the disk alone.
         fresh.work = self.reserve(size).then(|| Arc::clone(&submission.work));
         let (entry, ticket, _) = lanes.push(fresh, now);
-        let told = self.append_stored(cell, &lanes, id, work, move |engine, cell, result| {
-            engine.entry_written(cell, lane, entry, result);
+        let stored = Stored {
+            identity: cell.identity.clone(),
+            entry,
+            submission: id,
+            fingerprint: submission.fingerprint,
+            accepted_at: now.timestamp,
+            lane,
+            size: size_of_entry(size),
+            work,
+        };
+        let record = Record::Stored(stored).encode();
+        let (tell, told) = oneshot::channel();
+        let left = self.leave(cell, Kind::Promise, record, move |engine, cell, result| {
+            let is_ready = engine.entry_written(cell, lane, entry, result);
+            // If the submitter is gone, nobody else wakes the session.
+            if tell.send(result.map(drop)).is_err() && is_ready {
+                engine.announce(cell);
+            }
         });
-        match told {
-            Ok(told) => Ok(Storing::Begun(ticket, told)),
+        match left {
+            Ok(()) => Ok(Storing::Begun(ticket, told)),
             Err(error) => {
                 self.entry_lost(&mut lanes, lane, entry);
                 Err(error.into())
             }
         }
+    }
+
+    /// Wakes the session that is to take what is there, or has one opened.
+    pub(super) fn announce(&self, cell: &Arc<Cell>) {
+        cell.submitted.ring();
+        self.want(cell, self.clock.instant());
     }
 
     /// Leaves the record of an entry to the log.
@@ -119,29 +170,24 @@ impl Engine {
         self.append(cell, Kind::Promise, Record::Stored(stored).encode(), done)
     }
 
-    /// An entry is on the disk, or is not going to be.
+    /// An entry is on the disk, or is not going to be. True if a session may be waiting for it, which is to be told.
     pub(super) fn entry_written(
-        self: &Arc<Self>,
-        cell: &Arc<Cell>,
+        &self,
+        cell: &Cell,
         lane: Lane,
         entry: EntryId,
         result: Result<Location, NotWritten>,
-    ) {
-        match result {
-            Ok(location) => {
-                let mut lanes = self.lanes(cell);
-                let was_hidden = lanes.stored(lane, entry, location);
-                if self.is_half_full() {
-                    self.free_outbox_bytes(lanes.let_go(lane, entry));
-                }
-                drop(lanes);
-                if was_hidden {
-                    cell.submitted.ring();
-                    self.want(cell, self.clock.instant());
-                }
-            }
-            Err(_) => self.entry_lost(&mut self.lanes(cell), lane, entry),
+    ) -> bool {
+        let mut lanes = self.lanes(cell);
+        let Ok(location) = result else {
+            self.entry_lost(&mut lanes, lane, entry);
+            return false;
+        };
+        let was_hidden = lanes.stored(lane, entry, location);
+        if self.is_half_full() {
+            self.free_outbox_bytes(lanes.let_go(lane, entry));
         }
+        was_hidden
     }
 
     pub(super) fn entry_lost(&self, lanes: &mut Lanes, lane: Lane, entry: EntryId) {
@@ -167,6 +213,7 @@ impl Engine {
                     (Persist::OnItsWay, _) => None,
                     (Persist::Begun(lane, entry), Some(Some(work))) => {
                         let done = move |engine: &Arc<Self>, cell: &Arc<Cell>, result| {
+                            // It may be taken all the time, so no session waits for this.
                             engine.entry_written(cell, lane, entry, result);
                         };
                         let told = self.append_stored(&cell, &lanes, id, &work, done);
@@ -210,9 +257,9 @@ impl Engine {
             return;
         };
         let settled = Settled::of(cell, id, record, outcome, *at);
-        let noted = self.append(
+        let noted = self.leave(
             cell,
-            Kind::Note,
+            Kind::Aside,
             Record::Settled(settled).encode(),
             move |engine, cell, result| {
                 if let (Ok(location), Some(record)) =
