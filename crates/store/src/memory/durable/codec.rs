@@ -17,6 +17,11 @@ use crate::{Done, Failure, Fingerprint, Outcome, Work};
 pub(super) struct Encoder(Vec<u8>);
 
 impl Encoder {
+    /// With room for so many bytes; if there are more, it grows.
+    pub(super) fn with_room_for(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
     pub(super) fn finish(self) -> Vec<u8> {
         self.0
     }

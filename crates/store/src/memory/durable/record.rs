@@ -95,7 +95,7 @@ pub(super) struct Changed {
 
 /// The bytes of some work, if it is of a kind that can be stored.
 pub(super) fn encode_work(work: &Work) -> Option<Vec<u8>> {
-    let mut to = Encoder::default();
+    let mut to = Encoder::with_room_for(work.size());
     to.work(work).then(|| to.finish())
 }
 
@@ -107,7 +107,7 @@ fn decode_work(bytes: &[u8]) -> Option<Work> {
 
 impl Record<'_> {
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut to = Encoder::default();
+        let mut to = Encoder::with_room_for(self.usual_bytes());
         match self {
             Self::Barrier => {}
             Self::Stored(stored) => {
@@ -168,6 +168,23 @@ impl Record<'_> {
             }
         }
         to.finish()
+    }
+}
+
+impl Record<'_> {
+    /// About as many bytes as it takes, nearly always enough.
+    fn usual_bytes(&self) -> usize {
+        match self {
+            Self::Barrier => 0,
+            Self::Stored(stored) | Self::Dead(stored, ..) => HEAD + stored.work.len(),
+            Self::Key(_) => HEAD + Answer::MAX_BYTES,
+            Self::Arrived(arrived) | Self::DeadMessage(arrived, ..) => {
+                HEAD + arrived.message.payload.len()
+            }
+            Self::Settled(_) | Self::KeyForgotten(..) | Self::Changed(_) | Self::Discarded(..) => {
+                HEAD
+            }
+        }
     }
 }
 
@@ -392,3 +409,5 @@ const ARRIVED: u8 = 6;
 const CHANGED: u8 = 7;
 const DEAD_MESSAGE: u8 = 8;
 const DISCARDED: u8 = 9;
+/// Bytes of a record beside what it carries, unless names are very long.
+const HEAD: usize = 192;
