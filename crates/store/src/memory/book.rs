@@ -1,18 +1,19 @@
 //! What is remembered of one device's writes, as a state machine: receipts, the records of idempotency keys, and dead
 //! letters. States: see `receipt.rs` of the contract.
 
+mod record;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     time::Instant,
 };
 
-use iothub::{HubError, Timestamp};
+use iothub::Timestamp;
 
+use self::record::settled;
+pub(super) use self::record::{Dead, Name, Progress, Record};
 use super::{Moment, location::Location};
-use crate::{
-    Answer, EntryId, Failure, Fingerprint, KeyId, KeyState, Lane, Outcome, Receipt, ReceiptState,
-    SubmissionId,
-};
+use crate::{EntryId, Fingerprint, KeyId, Outcome, Receipt, SubmissionId};
 
 /// A device's receipts and keys. Boxed, so that an empty one is a word.
 pub(super) struct Book(Option<Box<Pages>>);
@@ -28,89 +29,8 @@ struct Pages {
     dead: VecDeque<Dead>,
 }
 
-/// What a record is about. Bytes, so that a million of them take no more than they say.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Name {
-    kind: Kind,
-    id: [u8; 16],
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    /// A submission: the record is its receipt.
-    Submission,
-    /// A request of another kind that has a key.
-    Key,
-}
-
-/// One record.
-pub(super) struct Record {
-    pub(super) began_at: Timestamp,
-    pub(super) fingerprint: Option<Fingerprint>,
-    pub(super) progress: Progress,
-    /// Where it is on the disk; an open submission's is with its entry.
-    pub(super) stored: Option<Location>,
-}
-
-/// How far a record's request is.
-pub(super) enum Progress {
-    /// It has no end.
-    Open,
-    /// So much is noted of a request of another kind.
-    Noted(Answer),
-    /// A submission is settled.
-    Settled(Box<Outcome>, Timestamp),
-    /// A request of another kind is answered.
-    Answered(Answer),
-}
-
-/// A durable entry that has failed for good.
-#[derive(Clone)]
-pub(super) struct Dead {
-    pub(super) id: EntryId,
-    pub(super) submission: SubmissionId,
-    pub(super) lane: Lane,
-    pub(super) size: usize,
-    pub(super) accepted_at: Timestamp,
-    /// How often it was taken, if it has failed since the engine was opened.
-    pub(super) attempts: Option<u32>,
-    pub(super) failure: Failure,
-    pub(super) at: Timestamp,
-    pub(super) stored: Location,
-}
-
 /// A record is about another request.
 pub(super) struct Reused;
-
-impl Name {
-    pub(super) const fn submission(id: SubmissionId) -> Self {
-        Self {
-            kind: Kind::Submission,
-            id: id.0.to_be_bytes(),
-        }
-    }
-
-    pub(super) const fn key(id: KeyId) -> Self {
-        Self {
-            kind: Kind::Key,
-            id: id.0.to_be_bytes(),
-        }
-    }
-
-    /// What it is the name of, as a number: a [`SubmissionId`] or a [`KeyId`].
-    pub(super) const fn number(self) -> u128 {
-        u128::from_be_bytes(self.id)
-    }
-
-    /// What has the same number.
-    const fn of_other_kind(self) -> Self {
-        let kind = match self.kind {
-            Kind::Submission => Kind::Key,
-            Kind::Key => Kind::Submission,
-        };
-        Self { kind, ..self }
-    }
-}
 
 impl Book {
     pub(super) const fn new() -> Self {
@@ -270,8 +190,8 @@ impl Book {
                 let Some((_, name)) = order.pop_front_if(|(end, _)| *end <= now) else {
                     break;
                 };
-                let is_waited_for = name.kind == Kind::Submission
-                    && pages.records.get(&name).is_some_and(Record::is_open);
+                let is_waited_for =
+                    name.is_submission() && pages.records.get(&name).is_some_and(Record::is_open);
                 if is_waited_for {
                     order.push_back((now + Receipt::KEPT, name));
                 } else {
@@ -347,74 +267,11 @@ impl Book {
     }
 }
 
-impl Record {
-    pub(super) const fn is_open(&self) -> bool {
-        matches!(self.progress, Progress::Open | Progress::Noted(_))
-    }
-
-    /// What is known of the key that the record is about, to whoever asks again.
-    pub(super) fn key_state(&self) -> KeyState {
-        match &self.progress {
-            Progress::Open | Progress::Settled(..) => KeyState::Open(None),
-            Progress::Noted(note) => KeyState::Open(Some(note.clone())),
-            Progress::Answered(answer) => KeyState::Answered(answer.clone()),
-        }
-    }
-
-    /// The receipt of a submission; `while_open` says how far an open one is.
-    pub(super) fn to_receipt(
-        &self,
-        id: SubmissionId,
-        while_open: impl FnOnce() -> ReceiptState,
-    ) -> Receipt {
-        let state = match &self.progress {
-            Progress::Open | Progress::Noted(_) | Progress::Answered(_) => while_open(),
-            Progress::Settled(outcome, at) => match outcome.as_ref() {
-                Ok(_) => ReceiptState::Acknowledged { at: *at },
-                Err(failure) => ReceiptState::Refused {
-                    failure: failure.clone(),
-                    at: *at,
-                },
-            },
-        };
-        Receipt {
-            id,
-            accepted_at: self.began_at,
-            state,
-        }
-    }
-}
-
-/// The progress of a submission that is settled.
-fn settled(outcome: &Outcome, at: Timestamp) -> Progress {
-    let mut outcome = Box::new(outcome.clone());
-    if let Err(Failure::HubError {
-        error: Some(error), ..
-    }) = outcome.as_mut()
-    {
-        shorten(error);
-    }
-    Progress::Settled(outcome, at)
-}
-
 /// When a record is forgotten that began then: by the clock that nobody sets, though of what was there before this process
 /// only the wall clock knows the age.
 fn end_of(began_at: Timestamp, now: Moment) -> Instant {
     let age = now.timestamp.saturating_since(began_at);
     now.instant + Receipt::KEPT.saturating_sub(age)
-}
-
-/// Cuts what the hub said, so that a record has a bound.
-fn shorten(error: &mut HubError) {
-    error.tracking_id = cut(&error.tracking_id, 48);
-    error.message = cut(&error.message, 64);
-    error.timestamp_utc = cut(&error.timestamp_utc, 28);
-    error.info = serde_json::Value::Null;
-}
-
-/// The text's first bytes, whole characters only.
-fn cut(text: &str, bytes: usize) -> String {
-    text[..text.floor_char_boundary(bytes)].to_owned()
 }
 
 #[cfg(test)]
@@ -474,20 +331,6 @@ mod tests {
         assert_eq!(left_after(&mut book, 1), [true, false, true, false]);
         assert_eq!(left_after(&mut book, 8), [false; 4]);
         assert_eq!(book.keyed(), 0);
-    }
-
-    #[test]
-    fn what_the_hub_said_is_cut_between_characters() {
-        let mut error = HubError {
-            error_code: 400,
-            tracking_id: String::new(),
-            message: "é".repeat(100),
-            timestamp_utc: String::new(),
-            info: serde_json::json!({"a": 1}),
-        };
-        shorten(&mut error);
-        assert_eq!(error.message, "é".repeat(32));
-        assert_eq!(error.info, serde_json::Value::Null);
     }
 
     /// Opens the record of a submission with a key.

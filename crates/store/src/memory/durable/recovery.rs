@@ -222,7 +222,7 @@ impl Engine {
         let mut lanes = self.lanes(cell);
         lanes.shrink();
         counts.entries += lanes.unsettled() as u64;
-        counts.receipts_and_keys += lanes.book().len() as u64;
+        counts.receipts_and_keys += lanes.receipts_and_keys() as u64;
         counts.dead_letters += lanes.book().dead().count() as u64;
         counts.oldest = [counts.oldest, lanes.oldest()].into_iter().flatten().min();
         drop(lanes);

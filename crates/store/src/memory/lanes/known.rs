@@ -57,6 +57,14 @@ impl Lanes {
         })
     }
 
+    /// How many submissions have a receipt, what waits among them, and how many other requests a key.
+    pub(in crate::memory) fn receipts_and_keys(&self) -> usize {
+        let has_record =
+            |entry: &Entry| self.book.get(Name::submission(entry.submission)).is_some();
+        let waiting = self.entries().filter(|entry| entry.keeping.is_stored());
+        self.book.len() + waiting.filter(|entry| !has_record(entry)).count()
+    }
+
     /// Where there is something to take for a reader that has room.
     pub(in crate::memory) fn ready(&self) -> LaneSet {
         let lanes = self.lanes.iter().zip(Lane::ALL);

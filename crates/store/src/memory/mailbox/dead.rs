@@ -1,10 +1,12 @@
 //! Messages that were given up.
 
+use std::collections::VecDeque;
+
 use iothub::Timestamp;
 
 use super::{
-    super::{location::Location, token::Token},
-    Change, Message, Owner,
+    super::{Moment, location::Location, token::Token},
+    Change, Mailbox, Message, Owner,
 };
 use crate::{ArrivalId, DeadLetter, Settlement};
 
@@ -73,5 +75,51 @@ impl Dead {
             reason,
             stored: message.keeping.location(),
         }
+    }
+}
+
+impl Mailbox {
+    pub(in crate::memory) fn dead(&mut self, now: Moment) -> &VecDeque<Dead> {
+        self.forget_dead_letters(now);
+        &self.dead
+    }
+
+    /// Takes a dead letter out, to be replayed.
+    pub(in crate::memory) fn exhume(&mut self, sequence: u64) -> Option<Dead> {
+        let at = self.dead.iter();
+        let at = at
+            .map(|dead| dead.letter.sequence)
+            .position(|other| other == sequence)?;
+        self.dead.remove(at)
+    }
+
+    /// Puts a dead letter in; beyond the bound the oldest is forgotten.
+    pub(in crate::memory) fn bury(&mut self, bound: usize, dead: Dead) {
+        self.next_sequence = self.next_sequence.max(dead.letter.sequence + 1);
+        // Nearly always the end: what was written again comes late after a restart.
+        let at = self
+            .dead
+            .partition_point(|other| other.letter.at <= dead.letter.at);
+        self.dead.insert(at, dead);
+        if self.dead.len() > bound {
+            self.dead.pop_front();
+        }
+    }
+
+    /// The dead letter of this sequence.
+    pub(in crate::memory) fn find_dead(&self, sequence: u64) -> Option<&Dead> {
+        let mut dead = self.dead.iter();
+        dead.find(|dead| dead.letter.sequence == sequence)
+    }
+
+    pub(super) fn forget_dead_letters(&mut self, now: Moment) {
+        let is_old =
+            |dead: &mut Dead| dead.letter.at.saturating_add(DeadLetter::KEPT) <= now.timestamp;
+        while self.dead.pop_front_if(is_old).is_some() {}
+    }
+
+    pub(super) fn dead_mut(&mut self, sequence: u64) -> Option<&mut Dead> {
+        let mut dead = self.dead.iter_mut();
+        dead.find(|dead| dead.letter.sequence == sequence)
     }
 }
