@@ -55,7 +55,8 @@ pub trait Outbox: Send + Sync {
     async fn submit(&self, submission: Submission) -> Result<Ticket<Outcome>, SubmitError>;
 
     /// Turns an [ephemeral](Survival::Ephemeral) entry into a durable one: it returns when the entry is on disk. From then
-    /// on it has no deadline. Persisting again, or what is settled, is harmless.
+    /// on it has no deadline. Persisting again, or what is settled, is harmless; the tickets of what is settled are resolved
+    /// when this returns, so whoever waits for the entry knows which of both it was.
     ///
     /// # Errors
     ///

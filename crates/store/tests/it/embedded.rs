@@ -6,5 +6,6 @@ mod disk;
 mod golden;
 mod inspection;
 mod kill;
+mod races;
 mod restart;
 mod rig;
