@@ -258,3 +258,75 @@ impl<C: Core> State<C> {
 
 /// How long the timer sleeps when the core wants none; it is woken before if that changes.
 const IDLE: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A core that says what it is told to.
+    #[derive(Default)]
+    struct Talker {
+        orders: VecDeque<Order<u8, &'static str>>,
+        closed: Vec<u8>,
+    }
+
+    impl Core for Talker {
+        type Connection = u8;
+        type Reason = &'static str;
+
+        fn time(&self, machine: Now) -> Now {
+            machine
+        }
+
+        fn accept(&mut self, _: Peer, _: Now) -> u8 {
+            1
+        }
+
+        fn handle_input(&mut self, id: u8, bytes: &[u8], _: Now) {
+            let bytes = bytes.to_vec();
+            self.orders.push_back(Order::Transmit {
+                connection: id,
+                bytes,
+            });
+        }
+
+        fn wants_input(&self, _: u8) -> bool {
+            true
+        }
+
+        fn handle_closed(&mut self, id: u8, _: Now) {
+            self.closed.push(id);
+        }
+
+        fn handle_timeout(&mut self, _: Now) {}
+
+        fn poll_timeout(&self) -> Option<Instant> {
+            None
+        }
+
+        fn poll_order(&mut self) -> Option<Order<u8, &'static str>> {
+            self.orders.pop_front()
+        }
+    }
+
+    #[test]
+    fn what_waits_for_a_device_that_does_not_read_has_its_limit() {
+        const LIMIT: usize = 1000;
+        for (bytes, is_closed) in [(LIMIT - 1, false), (LIMIT, false), (LIMIT + 1, true)] {
+            let wiring = Wiring::new(Talker::default(), LIMIT);
+            let (id, _) = wiring.accept(Peer::ANONYMOUS);
+            // In two parts, neither of which is too much alone.
+            for part in [bytes / 2, bytes - bytes / 2] {
+                wiring.with(|core, now| core.handle_input(id, &vec![0; part], now));
+            }
+            let step = wiring.step(id);
+            assert_eq!(step.packets.is_last, is_closed, "{bytes}");
+            let left = if is_closed { 0 } else { bytes };
+            assert_eq!(step.packets.bytes.len(), left);
+            let closed = wiring.with(|core, _| core.closed.clone());
+            assert_eq!(closed == [id], is_closed, "{bytes}");
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod failover;
 mod feedback;
 mod files;
 mod jobs;
+mod limits;
 mod provisioning;
 mod query;
 mod rig;
