@@ -4,33 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::Value;
-
 use crate::program::{errors_of, printed_by, tombolo};
-use crate::served::{Gateway, Setup, find};
-
-/// Has the gateway store a message at once, and gives the path of its receipt.
-async fn store(setup: &Setup, gateway: &Gateway, token: &str, body: &str) -> String {
-    let url = format!("{}/messages/events", gateway.device_api);
-    let request = setup.device_client().post(url).bearer_auth(token);
-    let request = request.header("prefer", "respond-async");
-    let answer = request.body(body.to_owned()).send().await.unwrap();
-    assert_eq!(answer.status(), 202);
-    let path = answer.headers()["location"].to_str().unwrap();
-    let (_, receipt) = path.rsplit_once('/').unwrap();
-    receipt.to_owned()
-}
-
-async fn state_of(setup: &Setup, gateway: &Gateway, token: &str, receipt: &str) -> String {
-    let url = format!("{}/receipts/{receipt}", gateway.device_api);
-    let asked = setup.device_client().get(url).bearer_auth(token).send();
-    let answer = asked.await.unwrap();
-    if answer.status() == 404 {
-        return "unknown".to_owned();
-    }
-    let receipt: Value = answer.json().await.unwrap();
-    receipt["state"].as_str().unwrap().to_owned()
-}
+use crate::served::{Setup, find};
 
 /// A start that is refused, and what was said of it.
 fn refused(setup: &Setup) -> String {
@@ -59,7 +34,7 @@ async fn a_damaged_folder_is_refused_and_what_is_saved_of_it_is_delivered() {
     ];
     let mut receipts = Vec::new();
     for body in bodies {
-        receipts.push(store(&setup, &gateway, &token, body).await);
+        receipts.push(setup.store(&gateway, &token, body).await);
     }
     gateway.running.kill();
     let file = setup.path("store").join("0000000001.log");
@@ -95,7 +70,7 @@ async fn a_damaged_folder_is_refused_and_what_is_saved_of_it_is_delivered() {
     // The device knows of all, and its token is what it was.
     let mut states = Vec::new();
     for receipt in &receipts {
-        states.push(state_of(&setup, &gateway, &token, receipt).await);
+        states.push(setup.state_of(&gateway, &token, receipt).await);
     }
     let [one, two, rest @ ..] = states.as_slice() else {
         panic!("four were asked for");

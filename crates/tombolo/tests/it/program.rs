@@ -6,7 +6,7 @@ use std::io::{BufRead as _, BufReader, Read};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,10 @@ use rustix::process::{Pid, Signal, kill_process};
 /// A program that runs until it is told to stop.
 pub(crate) struct Running {
     child: Child,
-    /// What it printed until it was ready.
+    /// What it printed, or logged, until it was ready.
     pub(crate) printed: Vec<String>,
+    /// What came after it.
+    lines: Receiver<String>,
 }
 
 /// How a program ended.
@@ -24,6 +26,8 @@ pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
     pub(crate) took: Duration,
     pub(crate) errors: String,
+    /// The lines that it printed, or logged, since it was ready and nobody has waited for.
+    pub(crate) lines: Vec<String>,
 }
 
 /// The program, without the settings of whoever runs the tests.
@@ -105,22 +109,32 @@ impl Running {
         let mut running = Self {
             child,
             printed: Vec::new(),
+            lines,
         };
-        let deadline = Instant::now() + BOUND;
         while !running
             .printed
             .last()
             .is_some_and(|line| line.contains(ready))
         {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = lines.recv_timeout(left) else {
-                let _ = running.child.kill();
-                let errors = running.errors();
-                panic!("it was not ready: {:?} {errors}", running.printed);
-            };
+            let line = running.next_line(ready);
             running.printed.push(line);
         }
         running
+    }
+
+    /// Waits for a line with these words, and passes over others.
+    pub(crate) fn until(&mut self, words: &str) {
+        while !self.next_line(words).contains(words) {}
+    }
+
+    /// The next line, on the way to one with these words.
+    fn next_line(&mut self, words: &str) -> String {
+        let Ok(line) = self.lines.recv_timeout(BOUND) else {
+            let _ = self.child.kill();
+            let errors = self.errors();
+            panic!("nothing about {words:?}: {:?} {errors}", self.printed);
+        };
+        line
     }
 
     /// The word behind these words: `https://host:port`, or `host:port`.
@@ -147,10 +161,25 @@ impl Running {
         assert!(!ended.status.success(), "{}", ended.status);
     }
 
-    fn end(mut self, signal: Signal) -> Ended {
-        let start = Instant::now();
+    /// Ends it as somebody does who is in a hurry: Ctrl-C follows a supervisor's signal.
+    pub(crate) fn terminate_and_interrupt(self) -> Ended {
+        self.send(Signal::TERM);
+        self.interrupt()
+    }
+
+    /// Has it read again what may be read again.
+    pub(crate) fn hang_up(&self) {
+        self.send(Signal::HUP);
+    }
+
+    fn send(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id().try_into().unwrap()).unwrap();
         kill_process(pid, signal).unwrap();
+    }
+
+    fn end(mut self, signal: Signal) -> Ended {
+        let start = Instant::now();
+        self.send(signal);
         let status = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break status;
@@ -160,10 +189,13 @@ impl Running {
             }
             thread::sleep(Duration::from_millis(5));
         };
+        let lines: Vec<_> = self.lines.iter().collect();
+        leaks::keep(&lines.join("\n"));
         Ended {
             status,
             took: start.elapsed(),
             errors: self.errors(),
+            lines,
         }
     }
 
@@ -190,6 +222,7 @@ impl Ended {
             status,
             took,
             errors,
+            lines: _,
         } = self;
         assert!(status.success(), "{status}: {errors}");
         assert!(*took < Duration::from_secs(5), "{took:?}");

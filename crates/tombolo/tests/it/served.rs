@@ -1,5 +1,6 @@
 //! A gateway with a disk, and a hub, each in a process of its own.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -114,6 +115,42 @@ impl Setup {
         self.path("admin.token")
     }
 
+    /// Has the gateway store a message at once, and gives the id of its receipt.
+    pub(crate) async fn store(&self, gateway: &Gateway, token: &str, body: &str) -> String {
+        let url = format!("{}/messages/events", gateway.device_api);
+        let request = self.device_client().post(url).bearer_auth(token);
+        let request = request.header("prefer", "respond-async");
+        receipt_of(&request.body(body.to_owned()).send().await.unwrap())
+    }
+
+    /// What became of the message with this receipt.
+    pub(crate) async fn state_of(&self, gateway: &Gateway, token: &str, receipt: &str) -> String {
+        let url = format!("{}/receipts/{receipt}", gateway.device_api);
+        let asked = self.device_client().get(url).bearer_auth(token).send();
+        let answer = asked.await.unwrap();
+        if answer.status() == 404 {
+            return "unknown".to_owned();
+        }
+        let receipt: Value = answer.json().await.unwrap();
+        receipt["state"].as_str().unwrap().to_owned()
+    }
+
+    /// What the gateway measures, by the name with its labels.
+    pub(crate) async fn metrics(&self, gateway: &Gateway) -> BTreeMap<String, f64> {
+        let token = fs::read_to_string(self.admin_token()).unwrap();
+        let url = format!("{}/metrics", gateway.admin);
+        let asked = self.device_client().get(url).bearer_auth(token.trim());
+        let text = asked.send().await.unwrap().text().await.unwrap();
+        let samples = text
+            .lines()
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let samples = samples.map(|line| {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            (name.to_owned(), value.parse().unwrap())
+        });
+        samples.collect()
+    }
+
     /// A client of the device.
     pub(crate) fn device_client(&self) -> reqwest::Client {
         client(&self.path("dev"))
@@ -151,6 +188,14 @@ impl Setup {
             assert!(std::time::Instant::now() < deadline, "{lines}");
         }
     }
+}
+
+/// The id of the receipt that an answer names; it says that the message is stored.
+pub(crate) fn receipt_of(answer: &reqwest::Response) -> String {
+    assert_eq!(answer.status(), 202);
+    let path = answer.headers()["location"].to_str().unwrap();
+    let (_, receipt) = path.rsplit_once('/').unwrap();
+    receipt.to_owned()
 }
 
 fn body_of(line: &str) -> String {
