@@ -1,4 +1,5 @@
 //! The bench itself, on its smallest scale: whether it measures, not how much.
+#![expect(clippy::unwrap_used, reason = "the helpers of tests fail as tests do")]
 
 use std::process::Command;
 
