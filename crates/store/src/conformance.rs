@@ -64,6 +64,8 @@ pub struct Bounds {
     pub keys: usize,
     /// Tokens of a device or module.
     pub tokens: usize,
+    /// Sealed credentials of all devices.
+    pub sealed_credentials: usize,
     /// Abandons that make a dead letter.
     pub max_delivery_count: u32,
     /// How long a session lease lasts.
@@ -164,6 +166,8 @@ macro_rules! conformance {
                 a_device_is_what_was_put_last,
                 devices_are_listed_by_partition,
                 a_token_is_found_by_its_hash_until_revoked,
+                a_credential_is_the_newest_until_it_ends,
+                credentials_are_bounded,
                 revoking_needs_the_right_identity,
                 tokens_are_listed_the_newest_last,
                 the_tokens_of_an_identity_are_bounded,

@@ -47,6 +47,7 @@ mod outbox;
 mod receipt;
 mod registry;
 mod scopes;
+mod sealed;
 mod signals;
 mod stock;
 mod ticket;
@@ -75,6 +76,7 @@ pub use registry::{
     TokenOrigin, TokenRecord,
 };
 pub use scopes::{Scope, Scopes};
+pub use sealed::{SealedCredential, SealedTooLong};
 pub use signals::{
     Demand, Need, Needs, NeedsNow, NeedsWatch, SessionState, Signals, Status, Watch,
 };
@@ -88,7 +90,7 @@ pub struct Store {
     pub outbox: Arc<dyn Outbox>,
     /// What the hub sends to devices.
     pub inbox: Arc<dyn Inbox>,
-    /// Devices, tokens, receipts and keys.
+    /// Devices, tokens, receipts, keys and sealed credentials.
     pub registry: Arc<dyn Registry>,
     /// Who owns which part of the devices.
     pub leases: Arc<dyn Leases>,

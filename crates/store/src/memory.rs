@@ -107,6 +107,9 @@ pub struct Config {
     /// Tokens of one device or module that have not ended; 64 by default. One more is refused with `429`. Too large: whoever
     /// may make tokens can fill the registry, which is written as a whole at each change.
     pub tokens: usize,
+    /// Devices and modules that are passed through whose token is kept, sealed; 65,536 by default, some 500 bytes of memory each.
+    /// The writes of others wait for the hub, and are not stored.
+    pub sealed_credentials: usize,
     /// Abandons after which a message becomes a dead letter; 10 by default, as at IoT Hub.
     pub max_delivery_count: NonZeroU32,
     /// Seconds that a session lease lasts; 30 by default. Matters only where several nodes share the engine.
@@ -130,6 +133,7 @@ impl Default for Config {
             keys: 4096,
             keys_in_all: 1_000_000,
             tokens: 64,
+            sealed_credentials: 65_536,
             max_delivery_count: NonZeroU32::new(limits::CLOUD_MESSAGE_DELIVERIES)
                 .expect("the hub delivers more than zero times"),
             session_lease_seconds: NonZeroU32::new(30).expect("30 is not zero"),

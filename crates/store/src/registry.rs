@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Answer, Fingerprint, KeyError, KeyId, KeyState, Page, Partition, PutTokenError, Receipt,
-    Scopes, StoreError, SubmissionId,
+    Scopes, SealedCredential, StoreError, SubmissionId,
 };
 
 /// Keeps devices and tokens, receipts and keys.
@@ -125,6 +125,26 @@ pub trait Registry: Send + Sync {
     ///
     /// The store failed.
     async fn forget_key(&self, identity: &Identity, id: KeyId) -> Result<(), StoreError>;
+
+    /// Keeps a sealed credential of an identity, in the place of the one before. It returns when it survives a restart, if the
+    /// engine can do that. What is over is forgotten.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StorageFull`] if there are as many as may be, or the store failed.
+    async fn put_credential(
+        &self,
+        identity: &Identity,
+        credential: SealedCredential,
+    ) -> Result<(), StoreError>;
+
+    /// The sealed credential of an identity, if there is one that is not over.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn credential(&self, identity: &Identity)
+    -> Result<Option<SealedCredential>, StoreError>;
 }
 
 /// A device or module that this gateway serves. Holds no secret: keys live in `upstream`.

@@ -15,8 +15,8 @@ use serde_json::json;
 use store::{
     Answer, DeviceRecord, EntryId, Fingerprint, KeyError, KeyId, KeyState, Outbox,
     OutboxDeadLetter, OutboxReader, Outcome, Page, Partition, PersistError, PutTokenError, Receipt,
-    Registry, ReplayError, SessionLease, SessionState, Stock, Store, StoreError, Submission,
-    SubmissionId, SubmitError, Ticket, TokenHash, TokenId, TokenRecord, Work,
+    Registry, ReplayError, SealedCredential, SessionLease, SessionState, Stock, Store, StoreError,
+    Submission, SubmissionId, SubmitError, Ticket, TokenHash, TokenId, TokenRecord, Work,
 };
 
 use crate::rig::{PATIENCE, Rig, assert_status, background, problem, problem_body, send, until};
@@ -108,6 +108,21 @@ impl Registry for Faulty {
 
     async fn forget_key(&self, identity: &Identity, id: KeyId) -> Result<(), StoreError> {
         self.0.forget_key(identity, id).await
+    }
+
+    async fn put_credential(
+        &self,
+        identity: &Identity,
+        credential: SealedCredential,
+    ) -> Result<(), StoreError> {
+        self.0.put_credential(identity, credential).await
+    }
+
+    async fn credential(
+        &self,
+        identity: &Identity,
+    ) -> Result<Option<SealedCredential>, StoreError> {
+        self.0.credential(identity).await
     }
 }
 

@@ -16,9 +16,9 @@ use crate::{
     DeliveryLease, Demand, Desired, DeviceRecord, EntryId, Failure, Fingerprint, GivenUp, Inbox,
     InboxView, KeyError, KeyId, KeyState, Lane, LaneSet, Leases, LockToken, MethodRequestId, Needs,
     NeedsNow, NeedsWatch, NodeId, Outbox, OutboxDeadLetter, OutboxEntry, OutboxReader, Outcome,
-    Page, Partition, PersistError, PutTokenError, Receipt, Registry, ReplayError, SessionLease,
-    SettleError, Settlement, Signals, Status, Stock, Store, StoreError, Submission, SubmissionId,
-    SubmitError, Ticket, TokenHash, TokenId, TokenRecord, Watch, Work,
+    Page, Partition, PersistError, PutTokenError, Receipt, Registry, ReplayError, SealedCredential,
+    SessionLease, SettleError, Settlement, Signals, Status, Stock, Store, StoreError, Submission,
+    SubmissionId, SubmitError, Ticket, TokenHash, TokenId, TokenRecord, Watch, Work,
 };
 
 /// Wraps a store. From its seed it decides, call by call:
@@ -431,6 +431,25 @@ impl Registry for Faulty {
     async fn forget_key(&self, identity: &Identity, id: KeyId) -> Result<(), StoreError> {
         self.faults
             .around(self.store.registry.forget_key(identity, id))
+            .await
+    }
+
+    async fn put_credential(
+        &self,
+        identity: &Identity,
+        credential: SealedCredential,
+    ) -> Result<(), StoreError> {
+        let registry = &self.store.registry;
+        let put = registry.put_credential(identity, credential);
+        self.faults.around(put).await
+    }
+
+    async fn credential(
+        &self,
+        identity: &Identity,
+    ) -> Result<Option<SealedCredential>, StoreError> {
+        self.faults
+            .around(self.store.registry.credential(identity))
             .await
     }
 }

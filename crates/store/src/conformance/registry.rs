@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use iothub::Timestamp;
+use iothub::{Identity, Timestamp};
 
 use super::{
     Engine,
@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     Answer, Clock as _, Custody, DeviceRecord, Fingerprint, KeyError, KeyId, KeyState,
-    MethodPolicy, Partition, PutTokenError, Receipt, Scope, Scopes, TokenHash, TokenId,
-    TokenOrigin, TokenRecord,
+    MethodPolicy, Partition, PutTokenError, Receipt, Scope, Scopes, SealedCredential, StoreError,
+    TokenHash, TokenId, TokenOrigin, TokenRecord,
 };
 
 /// A device is known as it was put last, and one that was never put is not known.
@@ -25,6 +25,51 @@ pub async fn a_device_is_what_was_put_last(engine: Engine) {
     put_device(&engine, &record).await;
     assert_eq!(device(&engine, "dev1").await, Some(record));
     assert_eq!(device(&engine, "Dev1").await, None, "ids are exact");
+}
+
+/// A sealed credential stands until another takes its place or it ends, for its identity alone.
+pub async fn a_credential_is_the_newest_until_it_ends(engine: Engine) {
+    let (dev1, dev2) = (identity("dev1"), identity("dev2"));
+    assert_eq!(credential(&engine, &dev1).await, None);
+    let now = engine.clock.timestamp();
+    let sealed = |text: &'static str, lives: Duration| {
+        SealedCredential::new(text.into(), now.saturating_add(lives)).expect("it is short")
+    };
+    let first = sealed("first", PATIENCE * 2);
+    put_credential(&engine, &dev1, &first).await.expect("room");
+    put_credential(&engine, &dev1, &first).await.expect("room");
+    assert_eq!(credential(&engine, &dev1).await, Some(first));
+    assert_eq!(credential(&engine, &dev2).await, None);
+    let second = sealed("second", PATIENCE);
+    put_credential(&engine, &dev1, &second).await.expect("room");
+    assert_eq!(credential(&engine, &dev1).await, Some(second));
+    engine.clock.advance(PATIENCE);
+    assert_eq!(credential(&engine, &dev1).await, None, "it has ended");
+}
+
+/// There is room for so many, one of an identity that has one is never too many, and those that have ended make room.
+pub async fn credentials_are_bounded(engine: Engine) {
+    let limit = engine.bounds.sealed_credentials;
+    let now = engine.clock.timestamp();
+    let end = now.saturating_add(PATIENCE);
+    let sealed = |end| SealedCredential::new("x".into(), end).expect("it is short");
+    for number in 0..limit {
+        let of = identity(&format!("dev{number}"));
+        let put = put_credential(&engine, &of, &sealed(end)).await;
+        assert_eq!(put, Ok(()), "{number} of {limit}");
+    }
+    let one_more = identity("one-more");
+    let put = put_credential(&engine, &one_more, &sealed(end)).await;
+    assert_eq!(put, Err(StoreError::StorageFull));
+    assert_eq!(credential(&engine, &one_more).await, None);
+    let later = end.saturating_add(PATIENCE);
+    let dev0 = identity("dev0");
+    let put = put_credential(&engine, &dev0, &sealed(later)).await;
+    assert_eq!(put, Ok(()));
+    engine.clock.advance(PATIENCE);
+    let put = put_credential(&engine, &one_more, &sealed(later)).await;
+    assert_eq!(put, Ok(()), "the others have ended");
+    assert_eq!(credential(&engine, &dev0).await, Some(sealed(later)));
 }
 
 /// Each device is listed once, in its partition.
@@ -341,6 +386,22 @@ async fn put_device(engine: &Engine, record: &DeviceRecord) {
     sure(|| registry.put_device(record.clone()))
         .await
         .expect("the engine is there");
+}
+
+async fn credential(engine: &Engine, of: &Identity) -> Option<SealedCredential> {
+    let registry = &engine.store.registry;
+    sure(|| registry.credential(of))
+        .await
+        .expect("the engine is there")
+}
+
+async fn put_credential(
+    engine: &Engine,
+    of: &Identity,
+    credential: &SealedCredential,
+) -> Result<(), StoreError> {
+    let registry = &engine.store.registry;
+    sure(|| registry.put_credential(of, credential.clone())).await
 }
 
 async fn token(engine: &Engine, record: &TokenRecord) -> Option<TokenRecord> {

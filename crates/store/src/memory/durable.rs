@@ -15,6 +15,7 @@
 //! at once is not read back, and what is not on the disk finds room however much is. After a restart it is on the disk alone.
 
 mod codec;
+mod credentials;
 mod dead;
 mod held;
 mod inbox;

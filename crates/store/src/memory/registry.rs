@@ -1,5 +1,7 @@
-//! Devices and tokens. Devices come from the configuration at every start; tokens are kept in a file, if there is one.
+//! Devices, tokens and credentials. Devices come from the configuration at every start; tokens are kept in a file, if there is
+//! one, credentials and keys in the log.
 
+mod credentials;
 mod file;
 mod keys;
 
@@ -14,7 +16,10 @@ use iothub::{Identity, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
 pub use self::file::OpenError;
-use self::file::{Replaced, TokenFile};
+use self::{
+    credentials::Credentials,
+    file::{Replaced, TokenFile},
+};
 use super::{
     Memory,
     book::Progress,
@@ -22,12 +27,13 @@ use super::{
 };
 use crate::{
     Answer, DeviceRecord, Fingerprint, KeyError, KeyId, KeyState, Page, Partition, PutTokenError,
-    Receipt, Registry, StoreError, SubmissionId, TokenHash, TokenId, TokenRecord,
+    Receipt, Registry, SealedCredential, StoreError, SubmissionId, TokenHash, TokenId, TokenRecord,
 };
 
 /// Devices and tokens.
 pub(super) struct Records {
     devices: Partitioned<DeviceRecord>,
+    pub(super) credentials: Credentials,
     tokens: RwLock<Tokens>,
     /// Whoever changes the tokens holds it from the copy to the swap.
     file: Option<Mutex<TokenFile>>,
@@ -57,6 +63,7 @@ impl Records {
         };
         Ok(Self {
             devices: Partitioned::new(),
+            credentials: Credentials::default(),
             tokens: RwLock::new(tokens),
             file,
         })
@@ -295,5 +302,21 @@ impl Registry for Memory {
         }
         self.0.forget_key(identity, id);
         Ok(())
+    }
+
+    async fn put_credential(
+        &self,
+        identity: &Identity,
+        credential: SealedCredential,
+    ) -> Result<(), StoreError> {
+        self.keep_credential(identity, credential).await
+    }
+
+    async fn credential(
+        &self,
+        identity: &Identity,
+    ) -> Result<Option<SealedCredential>, StoreError> {
+        let now = self.0.clock.timestamp();
+        Ok(self.0.records.credentials.get(identity, now))
     }
 }

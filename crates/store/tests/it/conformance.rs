@@ -89,6 +89,7 @@ pub(crate) fn config() -> memory::Config {
         keys: 8,
         keys_in_all: 1000,
         tokens: 8,
+        sealed_credentials: 8,
         max_delivery_count: NonZeroU32::new(10).expect("10 is not zero"),
         session_lease_seconds: NonZeroU32::new(20).expect("20 is not zero"),
         registry_file: None,
@@ -106,6 +107,7 @@ fn bounds() -> Bounds {
         dead_letters: config.dead_letters,
         keys: config.keys,
         tokens: config.tokens,
+        sealed_credentials: config.sealed_credentials,
         max_delivery_count: config.max_delivery_count.get(),
         session_lease: Duration::from_secs(config.session_lease_seconds.get().into()),
     }

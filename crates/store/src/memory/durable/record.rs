@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use iothub::{CloudMessage, Identity, Timestamp};
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     Answer, ArrivalId, ConnectionEpoch, EntryId, Fingerprint, KeyId, KeyState, Lane, Outcome,
-    Settlement, SubmissionId, Work,
+    SealedCredential, Settlement, SubmissionId, Work,
 };
 
 /// One record; `'a` is that of the bytes that it was read from.
@@ -37,6 +38,8 @@ pub(super) enum Record<'a> {
     DeadMessage(Arrived, DeadReason, Timestamp),
     /// An entry that has failed for good is forgotten.
     Discarded(Identity, EntryId),
+    /// What opens the session of a device that is passed through, in the place of the one before.
+    Credential(Identity, SealedCredential),
     /// Nothing: its being flushed was what somebody waited for.
     Barrier,
 }
@@ -166,6 +169,12 @@ impl Record<'_> {
             Self::Discarded(identity, entry) => {
                 to.u8(DISCARDED).identity(identity).number(entry.0);
             }
+            Self::Credential(identity, credential) => {
+                to.u8(CREDENTIAL)
+                    .identity(identity)
+                    .time(credential.expires_at())
+                    .rest(credential.sealed());
+            }
         }
         to.finish()
     }
@@ -181,6 +190,7 @@ impl Record<'_> {
             Self::Arrived(arrived) | Self::DeadMessage(arrived, ..) => {
                 HEAD + arrived.message.payload.len()
             }
+            Self::Credential(_, credential) => HEAD + credential.sealed().len(),
             Self::Settled(_) | Self::KeyForgotten(..) | Self::Changed(_) | Self::Discarded(..) => {
                 HEAD
             }
@@ -211,6 +221,7 @@ pub(crate) fn said(record: &[u8]) -> Option<Said> {
         | Record::KeyForgotten(..)
         | Record::Changed(_)
         | Record::Discarded(..)
+        | Record::Credential(..)
         | Record::Barrier => None,
     }
 }
@@ -285,6 +296,12 @@ impl<'a> Record<'a> {
                 Self::DeadMessage(Arrived::decode(&mut from)?, reason, at)
             }
             DISCARDED => Self::Discarded(from.identity()?, EntryId(from.number()?)),
+            CREDENTIAL => {
+                let (identity, expires_at) = (from.identity()?, from.time()?);
+                let sealed = Bytes::copy_from_slice(from.rest());
+                let credential = SealedCredential::new(sealed, expires_at).ok()?;
+                Self::Credential(identity, credential)
+            }
             _ => return None,
         };
         from.is_at_end().then_some(record)
@@ -409,5 +426,6 @@ const ARRIVED: u8 = 6;
 const CHANGED: u8 = 7;
 const DEAD_MESSAGE: u8 = 8;
 const DISCARDED: u8 = 9;
+const CREDENTIAL: u8 = 10;
 /// Bytes of a record beside what it carries, unless names are very long.
 const HEAD: usize = 192;

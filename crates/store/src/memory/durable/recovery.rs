@@ -76,6 +76,10 @@ impl Engine {
                 let cell = self.cell_or_new(&identity);
                 self.lanes(&cell).book_mut().exhume(entry);
             }
+            Record::Credential(identity, credential) => {
+                let credentials = &self.records.credentials;
+                credentials.restore(identity, credential, location, now.timestamp);
+            }
             Record::Barrier => {}
         }
         Ok(())

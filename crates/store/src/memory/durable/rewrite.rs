@@ -31,8 +31,10 @@ impl Owner for Living {
     fn live_bytes(&self) -> u64 {
         let partitions = (0..Partition::COUNT).filter_map(Partition::from_number);
         let cells = partitions.flat_map(|partition| self.0.cells.in_partition(partition));
+        let credentials = self.0.records.credentials.stored_at(self.0.now().timestamp);
         cells
             .flat_map(|cell| stored_at(&cell))
+            .chain(credentials.into_iter().map(|(_, location)| location))
             .map(Location::bytes)
             .sum()
     }
@@ -40,7 +42,13 @@ impl Owner for Living {
     fn rescue(&self, segment: u32, done: &dyn Fn() -> Rewritten) -> usize {
         let partitions = (0..Partition::COUNT).filter_map(Partition::from_number);
         let cells = partitions.flat_map(|partition| self.0.cells.in_partition(partition));
-        cells
+        let credentials = self.0.records.credentials.stored_at(self.0.now().timestamp);
+        let credentials = credentials
+            .into_iter()
+            .filter(|(_, location)| location.segment == segment)
+            .filter(|(identity, location)| self.0.rewrite_credential(identity, *location, done()))
+            .count();
+        let of_cells: usize = cells
             .map(|cell| {
                 let mut lives = stored_at(&cell);
                 lives.retain(|location| location.segment == segment);
@@ -53,7 +61,8 @@ impl Owner for Living {
                         });
                 rescued.count()
             })
-            .sum()
+            .sum();
+        credentials + of_cells
     }
 
     fn rewrite(&self, location: Location, bytes: &[u8], done: Rewritten) -> bool {
@@ -71,6 +80,7 @@ impl Owner for Living {
             Record::Arrived(arrived) | Record::DeadMessage(arrived, ..) => {
                 engine.rewrite_message(&arrived, location, done)
             }
+            Record::Credential(identity, _) => engine.rewrite_credential(&identity, location, done),
             // They end what is older than they are, and that has gone before them.
             Record::KeyForgotten(..)
             | Record::Changed(_)

@@ -6,8 +6,9 @@ use iothub::CloudMessage;
 use tokio::{join, select};
 use tombolo_store::{
     Answer, Arrival, ArrivalId, Clock as _, ConnectionEpoch, Done, Failure, KeyState, Lane,
-    ReceiptState, Settlement, StoreError, SubmissionId, SubmitError, Work,
-    conformance::{Disk, ManualClock},
+    ReceiptState, SealedCredential, Settlement, StoreError, SubmissionId, SubmitError, Work,
+    conformance::{Cut, Disk, ManualClock},
+    embedded::Files as _,
 };
 
 use super::rig::{Rig, config, identity, small_segments, submission, until};
@@ -486,4 +487,65 @@ fn disk_has(disk: &Disk, name: &str) -> bool {
         .expect("it has names")
         .iter()
         .any(|other| other == name)
+}
+
+/// The newest one that has not ended, also after its first segment is gone.
+#[tokio::test]
+async fn a_sealed_credential_survives_restarts_and_the_making_of_room() {
+    let disk = Disk::default();
+    let rig = Rig::try_open(&disk, small_segments()).unwrap();
+    let clock = rig.clock.clone();
+    let now = clock.timestamp();
+    let end = now.saturating_add(Duration::from_secs(3600));
+    let soon = now.saturating_add(Duration::from_secs(60));
+    let sealed = |text: &'static str, end| SealedCredential::new(text.into(), end).unwrap();
+    for (device, text, end) in [
+        ("dev1", "old", end),
+        ("dev1", "new", end),
+        ("dev2", "brief", soon),
+    ] {
+        let registry = &rig.store.registry;
+        let (device, sealed) = (identity(device), sealed(text, end));
+        registry.put_credential(&device, sealed).await.unwrap();
+    }
+    let until_then = tokio::time::Instant::now() + Duration::from_secs(20);
+    for id in 100.. {
+        rig.submit("dev3", id, &"x".repeat(200)).await.unwrap();
+        assert!(rig.acknowledge_one("dev3").await);
+        let names = disk.names().unwrap();
+        if !names.iter().any(|name| name == "0000000001.log") {
+            break;
+        }
+        assert!(tokio::time::Instant::now() < until_then, "{names:?}");
+    }
+    drop(rig);
+
+    clock.advance(Duration::from_secs(60));
+    let rig = Rig::open_at(clock, &disk, small_segments()).unwrap();
+    let credential = async |device| rig.store.registry.credential(&identity(device)).await;
+    assert_eq!(credential("dev1").await, Ok(Some(sealed("new", end))));
+    assert_eq!(credential("dev2").await, Ok(None));
+}
+
+/// What could not be flushed is not there, and the disk has what was there before.
+#[tokio::test]
+async fn a_credential_that_is_not_flushed_is_not_kept() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    let end = rig
+        .clock
+        .timestamp()
+        .saturating_add(Duration::from_secs(3600));
+    let sealed = |text: &'static str| SealedCredential::new(text.into(), end).unwrap();
+    let dev1 = identity("dev1");
+    let registry = &rig.store.registry;
+    registry.put_credential(&dev1, sealed("old")).await.unwrap();
+    disk.fail_flushes(disk.flushes(), u64::MAX);
+    let put = registry.put_credential(&dev1, sealed("new")).await;
+    assert_eq!(put, Err(StoreError::UnknownOutcome));
+    assert_eq!(registry.credential(&dev1).await, Ok(None));
+    drop(rig);
+    let rig = Rig::open(&disk.image(disk.operations(), Cut::Drop));
+    let credential = rig.store.registry.credential(&dev1).await;
+    assert_eq!(credential, Ok(Some(sealed("old"))));
 }
