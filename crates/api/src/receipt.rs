@@ -16,6 +16,11 @@ pub struct Receipt {
     /// When it was stored.
     #[schema(value_type = String, format = DateTime)]
     pub stored_at: Timestamp,
+    /// Of what waits for a device whose own token opens its session: when the one ends that the gateway keeps. It waits for the
+    /// device to show a newer one after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub deliverable_until: Option<Timestamp>,
     /// When the hub acknowledged it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -42,7 +47,7 @@ pub enum State {
     Sent,
     /// The hub has acknowledged it. It stays so.
     Acknowledged,
-    /// It waits, because the hub refuses the credential of the device.
+    /// It waits, because the hub refuses the credential of the device, or the gateway has none.
     WaitingForCredential,
     /// It will not reach the hub; `code` says why. It stays so.
     Refused,

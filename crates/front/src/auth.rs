@@ -109,7 +109,8 @@ pub(crate) enum Proof {
         expires_at: Option<Timestamp>,
         /// How many tokens it hangs on.
         generation: usize,
-        /// Whether in the end it hangs on a token that the hub took.
+        /// Whether the hub alone can judge the device: in the end the token hangs on one that the hub took, or an operator has
+        /// made it for a device whose key is not held here.
         is_passed_through: bool,
     },
     /// A token that the device's key made, which the gateway holds.
@@ -133,6 +134,10 @@ impl Grant {
         }
     }
 }
+
+/// The gateway has nothing that would open the session of a device without the device.
+#[derive(Debug)]
+pub(crate) struct CannotBeKept;
 
 /// Finds out who a request speaks for.
 pub(crate) struct Authenticator {
@@ -209,11 +214,14 @@ impl Authenticator {
             let older = self.registry.token(&older).await?;
             origin = older.ok_or(AuthError::Unknown)?.origin;
         }
-        let is_passed_through = origin == TokenOrigin::Hub;
-        // A token may outlive its device in the registry.
-        if !is_passed_through && self.registry.device(&record.identity).await?.is_none() {
-            return Err(AuthError::Unknown);
-        }
+        // A device whose token the hub took need not be known here.
+        let is_passed_through = if origin == TokenOrigin::Hub {
+            true
+        } else {
+            // A token may outlive its device in the registry.
+            let device = self.registry.device(&record.identity).await?;
+            device.ok_or(AuthError::Unknown)?.is_passed_through
+        };
         Ok(Grant {
             identity: record.identity,
             scopes: record.scopes,
@@ -224,6 +232,28 @@ impl Authenticator {
                 is_passed_through,
             },
         })
+    }
+
+    /// Until when what is stored for the grant's device can be delivered without the device; `None` if there is no such end,
+    /// because the gateway has a key for it.
+    ///
+    /// # Errors
+    ///
+    /// [`CannotBeKept`]: nothing may be stored for it.
+    pub(crate) async fn deliverable_until(
+        &self,
+        grant: &Grant,
+    ) -> Result<Option<Timestamp>, CannotBeKept> {
+        if grant.is_of_the_gateway() {
+            return Ok(None);
+        }
+        match self.judge.keep(&grant.identity).await {
+            Ok(until) => until.map(Some).ok_or(CannotBeKept),
+            Err(error) => {
+                debug!(%error, "a token is not kept");
+                Err(CannotBeKept)
+            }
+        }
     }
 
     /// What a shared access signature grants to a device or module.
@@ -387,6 +417,7 @@ mod tests {
                 custody: Custody::Hub,
                 method_policy: MethodPolicy::FailFast,
                 is_pinned: false,
+                is_passed_through: false,
             };
             store.registry.put_device(record).await.unwrap();
         };

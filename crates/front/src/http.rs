@@ -84,7 +84,7 @@ use crate::{
     auth::{self, AuthError, Authenticator, Credential, Failures, Grant, Proof},
     config::{Config, Limits, ServedName, Waits},
     delivery::Delivery,
-    devices::Devices,
+    devices::{Devices, Terms},
     metrics::Metrics,
     tokens::Tokens,
 };
@@ -149,6 +149,17 @@ impl Gateway {
             stopping: stop.stopping.clone(),
             openapi: api::openapi_json().into(),
         })
+    }
+
+    /// How a write is to be carried out, its key aside. For a device that is passed through, what opens its session is kept
+    /// before anything is promised; a token that is kept already costs a look.
+    async fn terms(&self, request: &DeviceRequest) -> Result<Terms, Refusal> {
+        let mut terms = request.terms(&self.waits)?;
+        if !terms.may_be_stored {
+            let until = self.authenticator.deliverable_until(&request.grant);
+            terms.may_be_stored = until.await.is_ok();
+        }
+        Ok(terms)
     }
 
     /// Answers a request, or says why not. `operation` is set as soon as it is known.

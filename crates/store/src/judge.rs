@@ -23,6 +23,15 @@ pub trait Judge: Send + Sync {
     /// The store failed: nothing is known of the token.
     async fn judge(&self, identity: &Identity, token: &SecretString)
     -> Result<Verdict, StoreError>;
+
+    /// Until when what is stored for a device can be delivered without the device, which is
+    /// [passed through](crate::DeviceRecord::is_passed_through): when this returns, the newest token that the hub has taken is
+    /// kept where it survives a restart. `None` if there is none, or this gateway keeps none.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn keep(&self, identity: &Identity) -> Result<Option<Timestamp>, StoreError>;
 }
 
 /// What a judge says.
@@ -71,8 +80,20 @@ impl JudgeSeat {
         identity: &Identity,
         token: &SecretString,
     ) -> Result<Verdict, StoreError> {
-        let judge = self.0.read().clone().ok_or(StoreError::Unavailable)?;
-        judge.judge(identity, token).await
+        self.seated()?.judge(identity, token).await
+    }
+
+    /// Asks the judge to [keep](Judge::keep) what opens the session of a device.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if nobody is seated, or the judge's own failure.
+    pub async fn keep(&self, identity: &Identity) -> Result<Option<Timestamp>, StoreError> {
+        self.seated()?.keep(identity).await
+    }
+
+    fn seated(&self) -> Result<Arc<dyn Judge>, StoreError> {
+        self.0.read().clone().ok_or(StoreError::Unavailable)
     }
 }
 
@@ -94,6 +115,10 @@ mod tests {
     impl Judge for Always {
         async fn judge(&self, _: &Identity, _: &SecretString) -> Result<Verdict, StoreError> {
             Ok(self.0)
+        }
+
+        async fn keep(&self, _: &Identity) -> Result<Option<Timestamp>, StoreError> {
+            Ok(None)
         }
     }
 

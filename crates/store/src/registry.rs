@@ -158,6 +158,8 @@ pub struct DeviceRecord {
     pub method_policy: MethodPolicy,
     /// Whether its session stays open without demand.
     pub is_pinned: bool,
+    /// Whether the gateway has no key for it: what the device itself shows opens its session.
+    pub is_passed_through: bool,
 }
 
 /// Who keeps a cloud-to-device message until the device has settled it.

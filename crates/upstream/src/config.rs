@@ -2,6 +2,7 @@
 
 mod address;
 mod device;
+mod vault;
 
 use std::{
     collections::BTreeSet,
@@ -17,6 +18,7 @@ use store::{Custody, DeviceRecord};
 pub use self::{
     address::{HubAddress, InvalidHubAddress},
     device::{Credential, DeviceConfig, KeySource},
+    vault::VaultConfig,
 };
 
 /// What this half of the gateway needs to know.
@@ -60,6 +62,10 @@ pub struct Config {
     /// Sessions that this node holds at most. Default 50,000. A device beyond it gets the place of the session that has
     /// been idle for longest, or waits until one is idle.
     pub max_sessions: NonZeroUsize,
+    /// With what the tokens of devices that are passed through are sealed and kept, so that their writes can be stored. Without
+    /// it those wait for the hub, and fail where it is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vault: Option<VaultConfig>,
     /// Host names by which devices call this gateway: a device whose key is held may sign its tokens for one of them. Not
     /// read from a file: whoever composes the gateway knows them from its listeners.
     #[serde(skip)]
@@ -128,6 +134,7 @@ impl Default for Config {
             backoff_limit: Duration::from_secs(300),
             token_lifetime: Duration::from_secs(3600),
             max_sessions: const { NonZeroUsize::new(50_000).expect("50,000 is not zero") },
+            vault: None,
             gateway_names: Vec::new(),
         }
     }
@@ -214,11 +221,19 @@ impl Config {
     pub fn mistakes_without_disk(&self) -> impl Iterator<Item = Mistake> {
         let devices = self.devices.iter().enumerate();
         let kept = devices.filter(|(_, device)| device.custody == Some(Custody::Gateway));
-        kept.map(|(index, _)| Mistake {
+        let kept = kept.map(|(index, _)| Mistake {
             key: format!("devices[{index}].custody"),
             problem: "\"gateway\" needs a store with a disk; give it one, or write \"hub\""
                 .to_owned(),
-        })
+        });
+        kept.chain(self.vault.iter().map(|_| {
+            Mistake {
+                key: "vault".to_owned(),
+                problem:
+                    "tokens are kept in a store with a disk; give it one, or leave the vault out"
+                        .to_owned(),
+            }
+        }))
     }
 
     /// The devices as the registry keeps them. Those whose hub is not known are left out; [`Config::mistakes`] names
@@ -232,6 +247,7 @@ impl Config {
                     .unwrap_or_else(|| default_custody(is_durable)),
                 method_policy: device.methods,
                 is_pinned: device.pinned,
+                is_passed_through: device.credential == Credential::PassThrough,
             })
     }
 
@@ -368,6 +384,17 @@ mod tests {
         let mistakes = config.mistakes_without_disk();
         let keys: Vec<_> = mistakes.map(|mistake| mistake.key).collect();
         assert_eq!(keys, ["devices[2].custody"]);
+    }
+
+    #[test]
+    fn a_vault_needs_a_disk_and_a_key() {
+        let config = read("hubs = [{ name = \"a.example\" }]\nvault = { key.env = \"K\" }");
+        assert!(config.mistakes().is_empty());
+        let mistakes = config.mistakes_without_disk();
+        let keys: Vec<_> = mistakes.map(|mistake| mistake.key).collect();
+        assert_eq!(keys, ["vault"]);
+        let without_key = toml::from_str::<Config>("vault = {}").unwrap_err();
+        assert!(without_key.to_string().contains("missing field `key`"));
     }
 
     #[test]

@@ -13,13 +13,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use iothub::{HubName, Identity, Timestamp, sas};
+use iothub::{
+    HubName, Identity, Timestamp,
+    sas::{self, Key},
+};
 use secrecy::ExposeSecret as _;
 
 use self::keys::{Keys, Signer};
 use crate::{
-    config::{Config, Credential, KeySource, Mistake},
+    config::{Config, Credential, KeySource, Mistake, VaultConfig},
     tokens::{Attendance, Purpose, Tokens},
+    vault::{Vault, VaultKey},
 };
 
 /// The keys by identity, and who is passed through.
@@ -30,6 +34,7 @@ pub(crate) struct Credentials {
     open_hubs: HashSet<HubName>,
     gateway_names: Vec<String>,
     tokens: Arc<Tokens>,
+    vault: Option<Vault>,
     token_lifetime: Duration,
 }
 
@@ -88,7 +93,7 @@ impl Credentials {
                         problem,
                     });
                 };
-                source.and_then(|source| keys::read(source).map_err(note).ok())
+                source.and_then(|source| keys::read(source, Key::from_base64).map_err(note).ok())
             };
             match device.credential {
                 Credential::PassThrough => {
@@ -104,6 +109,12 @@ impl Credentials {
                 }
             }
         }
+        let vault = match &config.vault {
+            Some(vault) => open_vault(vault)
+                .map_err(|mistake| mistakes.push(mistake))
+                .ok(),
+            None => None,
+        };
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -114,6 +125,7 @@ impl Credentials {
             open_hubs: open_hubs.map(|hub| hub.name.clone()).collect(),
             gateway_names: config.gateway_names.clone(),
             tokens,
+            vault,
             token_lifetime: config.token_lifetime,
         })
     }
@@ -166,6 +178,11 @@ impl Credentials {
     /// The tokens of devices that are passed through.
     pub(crate) const fn tokens(&self) -> &Arc<Tokens> {
         &self.tokens
+    }
+
+    /// Where they are kept, if they are.
+    pub(crate) const fn vault(&self) -> Option<&Vault> {
+        self.vault.as_ref()
     }
 }
 
@@ -257,6 +274,18 @@ impl SessionCredential {
     }
 }
 
+/// Reads the keys of the vault. Blocking.
+fn open_vault(config: &VaultConfig) -> Result<Vault, Mistake> {
+    let read = |key: String, source| {
+        let read = keys::read(source, VaultKey::from_base64);
+        read.map_err(|problem| Mistake { key, problem })
+    };
+    let newest = read("vault.key".to_owned(), &config.key)?;
+    let older = config.older_keys.iter().enumerate();
+    let older = older.map(|(index, source)| read(format!("vault.older_keys[{index}]"), source));
+    Ok(Vault::new(newest, older.collect::<Result<_, _>>()?))
+}
+
 /// Share of a token's lifetime after which it is renewed at the latest, as Azure's C SDK does
 /// (`SAS_REFRESH_MULTIPLIER`).
 const RENEW_AT: f64 = 0.8;
@@ -267,8 +296,6 @@ const MOVE_BEFORE: Duration = Duration::from_secs(5 * 60);
 
 #[cfg(test)]
 mod tests {
-    use iothub::sas::Key;
-
     use super::*;
     use crate::{
         config::{DeviceConfig, HubConfig},
@@ -443,6 +470,18 @@ mod tests {
         assert!(!mistakes[0].problem.contains("not base64"));
 
         let mut config = config(KeySource::Text(KEY.into()));
+        for (newest, older, mistaken) in [
+            (KEY, "short", "vault.older_keys[0]"),
+            ("c2hvcnQ=", KEY, "vault.key"),
+        ] {
+            config.vault = Some(VaultConfig {
+                key: KeySource::Text(newest.into()),
+                older_keys: vec![KeySource::Text(older.into())],
+            });
+            let mistakes = load(&config).err().expect("a vault key has 32 bytes");
+            assert_eq!(mistakes.last().unwrap().key, mistaken);
+        }
+        config.vault = None;
         let missing = KeySource::Env("TOMBOLO_NO_SUCH_VARIABLE".to_owned());
         config.devices[0].secondary_key = Some(missing);
         let mistakes = load(&config).err().expect("there is no such variable");

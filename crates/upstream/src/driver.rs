@@ -258,6 +258,7 @@ impl Driver {
         desk.withdraw(ConnectionEpoch(first_connection.0 - 1))
             .await?;
         desk.show_desired(Cell::Cleared, None).await?;
+        node.restore_token(&identity).await?;
         let held = Held::on(ConnectionEpoch(first_connection.0), record.custody);
         let config = Arc::clone(&node.session_config);
         let rng = fastrand::Rng::new();

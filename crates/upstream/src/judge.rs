@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use iothub::{Identity, sas};
+use iothub::{Identity, Timestamp, sas};
 use secrecy::{ExposeSecret as _, SecretString};
 use store::{Needs, StoreError, Verdict};
 use tokio::{select, time::timeout};
@@ -92,6 +92,10 @@ impl store::Judge for Judge {
         };
         Meters::judged(verdict);
         Ok(verdict)
+    }
+
+    async fn keep(&self, identity: &Identity) -> Result<Option<Timestamp>, StoreError> {
+        self.node.keep_token(identity).await
     }
 }
 

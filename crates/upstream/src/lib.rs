@@ -39,6 +39,7 @@ mod pace;
 mod place;
 mod probe;
 mod tokens;
+mod vault;
 
 use std::{
     fmt,

@@ -124,6 +124,7 @@ impl Node {
             custody: default_custody(self.store.outbox.is_durable()),
             method_policy: MethodPolicy::default(),
             is_pinned: false,
+            is_passed_through: true,
         }
     }
 }

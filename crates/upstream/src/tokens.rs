@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Each device has a *shelf* with the two tokens that its session may use: its own, and the one that ends last of the
-//! others that the hub has taken. A shelf without a session is cleared soon; nothing is ever written down. What the
+//! others that the hub has taken. A shelf without a session is cleared soon; nothing is written down but what
+//! [`crate::vault`] seals. What the
 //! hub said is remembered under a keyed hash, for a time: who sends the same token again need not wait.
 //!
 //! Everything here is plain data; [`crate::judge`] asks, and the driver tells what became of its attempts.
@@ -104,6 +105,14 @@ pub(crate) enum Word {
     Overtaken,
 }
 
+/// What is known of the tokens of a device.
+pub(crate) struct Standing {
+    /// Of those that the hub has taken, the one that ends last.
+    pub(crate) newest: Option<Arc<DeviceToken>>,
+    /// Whether a session has looked at what is kept of it, too.
+    pub(crate) is_attended: bool,
+}
+
 /// What a session wants a token for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Purpose {
@@ -188,6 +197,43 @@ impl Tokens {
             word,
         });
         Way::Connect(heard)
+    }
+
+    /// Puts down a token that the hub has taken once, perhaps before this process began.
+    pub(crate) fn restore(
+        &self,
+        identity: &Identity,
+        text: &SecretString,
+        expires_at: Timestamp,
+        now: Instant,
+    ) {
+        let fingerprint = self.secret.fingerprint(identity, text);
+        let mut state = self.state.lock();
+        if !state.refused.has(fingerprint, now) {
+            let token = Arc::new(DeviceToken::new(text, fingerprint, expires_at));
+            state.shelf(identity, now).place(token, now);
+        }
+    }
+
+    /// What is on the shelf of a device.
+    pub(crate) fn standing(&self, identity: &Identity, now: Timestamp) -> Standing {
+        let state = self.state.lock();
+        let shelf = state.shelves.get(identity);
+        Standing {
+            newest: shelf.and_then(|shelf| shelf.ends_last(now)),
+            is_attended: shelf.is_some_and(|shelf| shelf.attendances > 0),
+        }
+    }
+
+    /// Whether the hub has refused this token a short while ago.
+    pub(crate) fn is_refused(
+        &self,
+        identity: &Identity,
+        text: &SecretString,
+        now: Instant,
+    ) -> bool {
+        let fingerprint = self.secret.fingerprint(identity, text);
+        self.state.lock().refused.has(fingerprint, now)
     }
 
     /// The hub has answered, or will not.

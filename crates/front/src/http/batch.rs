@@ -67,7 +67,7 @@ impl Batch {
 
 /// IoT Hub's own batch.
 async fn send_all_or_none(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
-    let mut terms = request.terms(&gateway.waits)?;
+    let mut terms = gateway.terms(&request).await?;
     let identity = request.identity().clone();
     let most = iothub::limits::TELEMETRY_BYTES;
     let body = gateway.bodies.read(request.body, most).await?;
@@ -129,7 +129,7 @@ async fn send_each(
     request: DeviceRequest,
     parse: fn(&[u8]) -> Result<Vec<&str>, serde_json::Error>,
 ) -> Result<Answer, Refusal> {
-    let mut terms = request.terms(&gateway.waits)?;
+    let mut terms = gateway.terms(&request).await?;
     let identity = request.identity().clone();
     let body = gateway
         .bodies

@@ -23,7 +23,16 @@ pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<An
             "the device has no such receipt, or no longer",
         )
     })?;
-    Ok(answer::json(&shown(receipt)))
+    let is_open = match receipt.state {
+        ReceiptState::Stored | ReceiptState::WaitingForCredential | ReceiptState::Sent => true,
+        ReceiptState::Acknowledged { .. } | ReceiptState::Refused { .. } => false,
+    };
+    let mut shown = shown(receipt);
+    if is_open {
+        let until = gateway.authenticator.deliverable_until(&request.grant);
+        shown.deliverable_until = until.await.ok().flatten();
+    }
+    Ok(answer::json(&shown))
 }
 
 fn shown(receipt: Receipt) -> receipt::Receipt {
@@ -31,6 +40,7 @@ fn shown(receipt: Receipt) -> receipt::Receipt {
         receipt: devices::text_of(receipt.id),
         state: receipt::State::Stored,
         stored_at: receipt.accepted_at,
+        deliverable_until: None,
         acknowledged_at: None,
         refused_at: None,
         code: None,

@@ -35,7 +35,7 @@ use crate::{
 
 /// Does everything.
 pub(super) async fn sync(gateway: &Gateway, request: DeviceRequest) -> Result<Answer, Refusal> {
-    let mut terms = request.terms(&gateway.waits)?;
+    let mut terms = gateway.terms(&request).await?;
     let wait = request.prefer()?;
     terms.wait = wait.wait_or(limits::SYNC_WAIT, limits::SYNC_WAIT_MOST);
     let (identity, scopes) = (request.identity().clone(), request.grant.scopes);

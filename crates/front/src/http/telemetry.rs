@@ -19,7 +19,7 @@ pub(super) async fn send(gateway: &Gateway, request: DeviceRequest) -> Result<An
         // Boxed: seldom, and larger than all that a single message needs.
         return Box::pin(batch.send(gateway, request)).await;
     }
-    let mut terms = request.terms(&gateway.waits)?;
+    let mut terms = gateway.terms(&request).await?;
     let properties = properties(&request.headers)?;
     let identity = request.grant.identity;
     let payload = gateway

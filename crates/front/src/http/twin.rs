@@ -38,7 +38,7 @@ pub(super) async fn patch_reported(
     gateway: &Gateway,
     request: DeviceRequest,
 ) -> Result<Answer, Refusal> {
-    let mut terms = request.terms(&gateway.waits)?;
+    let mut terms = gateway.terms(&request).await?;
     let identity = request.grant.identity;
     let body = gateway
         .bodies

@@ -319,6 +319,7 @@ pub(crate) async fn serve(store: &Store, identity: &Identity) {
         custody: Custody::Hub,
         method_policy: MethodPolicy::FailFast,
         is_pinned: false,
+        is_passed_through: false,
     };
     store.registry.put_device(record).await.unwrap();
 }

@@ -19,6 +19,8 @@ const EVENTS: &str = "/devices/dev1/messages/events";
 /// Judges as a test says, and keeps the questions.
 pub(crate) struct TestJudge<F> {
     verdict: F,
+    /// Until when it says that a token is kept.
+    kept_until: Mutex<Option<Timestamp>>,
     asked: Mutex<Vec<(Identity, String)>>,
 }
 
@@ -37,6 +39,10 @@ where
         self.asked.lock().push((identity.clone(), token));
         verdict
     }
+
+    async fn keep(&self, _: &Identity) -> Result<Option<Timestamp>, StoreError> {
+        Ok(*self.kept_until.lock())
+    }
 }
 
 pub(crate) fn appoint<F>(rig: &Rig, verdict: F) -> Arc<TestJudge<F>>
@@ -45,10 +51,21 @@ where
 {
     let judge = Arc::new(TestJudge {
         verdict,
+        kept_until: Mutex::default(),
         asked: Mutex::default(),
     });
     rig.store.judge.appoint(judge.clone());
     judge
+}
+
+/// The hub has taken every token, and one is kept until then.
+pub(crate) fn accepts(rig: &Rig, kept_until: Option<Timestamp>) {
+    let judge = appoint(rig, |_, _| {
+        Ok(Verdict::Accepted {
+            expires_at: in_an_hour(),
+        })
+    });
+    *judge.kept_until.lock() = kept_until;
 }
 
 pub(crate) fn checked() -> Verdict {

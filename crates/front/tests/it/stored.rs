@@ -11,7 +11,8 @@ use store::{
 
 use crate::{
     hub::message,
-    rig::{PATIENCE, Rig, assert_status, identity, module, problem, send, serve},
+    rig::{PATIENCE, Rig, TOKEN, assert_status, identity, module, problem, send, serve},
+    signatures,
 };
 
 const EVENTS: &str = "/devices/dev1/messages/events";
@@ -357,4 +358,48 @@ async fn a_receipt_is_for_whom_it_was_given() {
         "{path}"
     );
     assert_eq!(receipt(&rig, &path).await["state"], "stored");
+}
+
+/// A token that the hub took, one that was bought with it, and one that an operator made: with none of them the gateway has
+/// something to show the hub when the device has gone, unless it keeps what the device has shown.
+#[tokio::test]
+async fn nothing_is_stored_for_a_device_that_is_passed_through_unless_its_token_is_kept() {
+    let rig = Rig::durable().await;
+    let mut record = rig
+        .store
+        .registry
+        .device(&identity("dev1"))
+        .await
+        .unwrap()
+        .unwrap();
+    record.is_passed_through = true;
+    rig.store.registry.put_device(record).await.unwrap();
+    signatures::accepts(&rig, None);
+    let shown = signatures::signature("hub.example/devices/dev1");
+    let wish = rig.anonymous(Method::POST, "/devices/dev1/token");
+    let wish = wish.header("authorization", &shown).body("{}");
+    let bought: Value = send(wish).await.json().await.unwrap();
+    let bought = bought["token"].as_str().unwrap().to_owned();
+    let credentials = [shown, format!("Bearer {bought}"), format!("Bearer {TOKEN}")];
+    let write = |credential: &str| {
+        let request = rig.anonymous(Method::POST, EVENTS);
+        let request = request.header("authorization", credential);
+        request.header("prefer", "respond-async, wait=1").body("x")
+    };
+    for credential in &credentials {
+        problem(send(write(credential)).await, 503, "overloaded").await;
+    }
+
+    let until = signatures::in_an_hour();
+    signatures::accepts(&rig, Some(until));
+    for credential in &credentials {
+        let path = stored(&send(write(credential)).await);
+        let receipt = receipt(&rig, &path).await;
+        assert_eq!(receipt["state"], "stored");
+        assert_eq!(receipt["deliverable_until"], until.to_string());
+    }
+    let path = stored(&send(write(&credentials[0])).await);
+    signatures::accepts(&rig, None);
+    let left = receipt(&rig, &path).await;
+    assert!(left.get("deliverable_until").is_none(), "{left}");
 }

@@ -358,6 +358,7 @@ fn device_record(device: &str) -> DeviceRecord {
         custody: Custody::default(),
         method_policy: MethodPolicy::default(),
         is_pinned: false,
+        is_passed_through: false,
     }
 }
 

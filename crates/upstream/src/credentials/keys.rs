@@ -14,6 +14,7 @@
 //! With two keys a device that the hub does not let in costs two connections where it would cost one.
 
 use std::{
+    fmt::Display,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -168,7 +169,10 @@ impl Which {
 }
 
 /// Reads a key from where it is. Blocking.
-pub(super) fn read(source: &KeySource) -> Result<Key, String> {
+pub(super) fn read<K, E: Display>(
+    source: &KeySource,
+    parse: impl FnOnce(&str) -> Result<K, E>,
+) -> Result<K, String> {
     let text = match source {
         KeySource::File(path) => std::fs::read_to_string(path)
             .map(Into::into)
@@ -178,7 +182,7 @@ pub(super) fn read(source: &KeySource) -> Result<Key, String> {
             .map_err(|_| format!("the environment has no variable {name}"))?,
         KeySource::Text(text) => text.clone(),
     };
-    Key::from_base64(text.expose_secret().trim()).map_err(|error| error.to_string())
+    parse(text.expose_secret().trim()).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

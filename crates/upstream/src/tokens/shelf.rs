@@ -149,6 +149,14 @@ impl Shelf {
         self.accepted_tokens().next().is_some()
     }
 
+    /// Of the tokens that the hub has taken, the one that ends last, if it has not ended.
+    pub(super) fn ends_last(&self, now: Timestamp) -> Option<Arc<DeviceToken>> {
+        let living = self
+            .accepted_tokens()
+            .filter(|token| token.expires_at > now);
+        living.max_by_key(|token| token.expires_at).cloned()
+    }
+
     /// Whether somebody uses what is here, or is about to.
     pub(super) fn is_needed(&self, now: Instant) -> bool {
         self.attendances > 0 || now.saturating_duration_since(self.used_at) < KEPT

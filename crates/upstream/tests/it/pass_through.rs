@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use iothub::{Identity, sas::Key};
-use store::{Demand, Done, Failure, SessionState, Verdict};
+use iothub::{
+    Identity, Timestamp,
+    sas::{self, Key},
+};
+use store::{Demand, Done, Failure, ReceiptState, SessionState, Verdict};
 use tokio::time::advance;
-use upstream::config::DeviceConfig;
+use upstream::config::{DeviceConfig, KeySource, VaultConfig};
 
 use crate::{
     hub::{Connection, NAME, Packet},
@@ -284,7 +287,7 @@ async fn judge_module(
             assert!(request.line.starts_with(start), "{}", request.line);
             assert_eq!(request.body, b"[]");
             assert_eq!(request.authorization == token, place == 0);
-            let forged = iothub::sas::Token::parse(&request.authorization).unwrap();
+            let forged = sas::Token::parse(&request.authorization).unwrap();
             let key = Key::from_base64(KEY).unwrap();
             assert_eq!(forged.is_signed_by(&key), place == 0);
             request.answer(*status, *code).await;
@@ -376,7 +379,7 @@ async fn strangers_are_asked_about_slowly_and_do_not_keep_known_devices_waiting(
         let mut judged = tokio::task::JoinSet::new();
         for identity in strangers {
             let judge = rig.store.judge.clone();
-            let token = token(&iothub::sas::resource(&identity), 600).into();
+            let token = token(&sas::resource(&identity), 600).into();
             judged.spawn(async move { judge.judge(&identity, &token).await });
         }
         while let Some(verdict) = judged.join_next().await {
@@ -407,3 +410,130 @@ async fn strangers_are_asked_about_slowly_and_do_not_keep_known_devices_waiting(
         "a hundred in a second"
     );
 }
+
+/// The same hub, a store with a disk, and a vault.
+async fn with_vault() -> Rig {
+    leaks::mark_key("vault key", VAULT_KEY);
+    Rig::durable_with(|config| {
+        config.devices.clear();
+        config.hubs[0].pass_through = true;
+        config.vault = Some(VaultConfig {
+            key: KeySource::Text(VAULT_KEY.into()),
+            older_keys: Vec::new(),
+        });
+    })
+    .await
+}
+
+async fn kept(rig: &Rig) -> Option<Timestamp> {
+    rig.store.judge.keep(&dev1()).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_is_stored_is_delivered_after_a_restart_with_the_token_that_is_kept() {
+    let mut rig = with_vault().await;
+    assert_eq!(kept(&rig).await, None, "nobody has shown one");
+    let token = token(DEV1, 600);
+    let (connection, demand) = up_with(&rig, &token).await;
+    assert_eq!(kept(&rig).await, Some(end_of(&token)));
+    drop((connection, demand));
+    let (receipt, _ticket) = rig.store(telemetry("x")).await;
+    rig.restart().await;
+
+    assert_eq!(
+        kept(&rig).await,
+        Some(end_of(&token)),
+        "nobody shows it again"
+    );
+    let (mut connection, connect) = rig.hub.connect().await;
+    assert_eq!(connect.password, token);
+    connection.connack(false, 0).await;
+    let (_, payload, packet_id) = connection.next_publish().await;
+    assert_eq!(payload, b"x");
+    connection.puback(packet_id.unwrap()).await;
+    let acknowledged = async || {
+        let state = rig.receipt(receipt).await;
+        matches!(state, ReceiptState::Acknowledged { .. })
+    };
+    connection.serve_until(until(acknowledged)).await;
+}
+
+#[tokio::test]
+async fn a_kept_token_that_the_hub_refuses_keeps_nothing() {
+    let mut rig = with_vault().await;
+    let old = token(DEV1, 600);
+    let (connection, demand) = up_with(&rig, &old).await;
+    assert!(kept(&rig).await.is_some());
+    drop((connection, demand));
+    let (receipt, _ticket) = rig.store(telemetry("x")).await;
+    rig.restart().await;
+
+    let (mut connection, connect) = rig.hub.connect().await;
+    assert_eq!(connect.password, old);
+    connection.connack(false, 5).await;
+    rig.until(SessionState::Refused).await;
+    assert_eq!(kept(&rig).await, None);
+    assert_eq!(
+        rig.receipt(receipt).await,
+        ReceiptState::WaitingForCredential
+    );
+
+    // Another one, though it ends sooner, takes its place.
+    let other = token(DEV1, 500);
+    let (mut connection, _demand) = up_with(&rig, &other).await;
+    assert_eq!(kept(&rig).await, Some(end_of(&other)));
+    let (_, payload, _) = connection.next_publish().await;
+    assert_eq!(payload, b"x");
+}
+
+#[tokio::test]
+async fn the_token_that_ends_last_is_kept() {
+    let rig = with_vault().await;
+    let [first, last, between] = [600, 900, 800].map(|seconds| token(DEV1, seconds));
+    let (mut connection, _demand) = up_with(&rig, &first).await;
+    let kept_with = async |token| {
+        let verdict = judge_by_probe(&rig, token, 412, Some("DeviceMessageLockLost")).await;
+        assert!(is_accepted(verdict));
+        kept(&rig).await
+    };
+    let undisturbed = async {
+        assert_eq!(kept(&rig).await, Some(end_of(&first)));
+        assert_eq!(kept_with(&last).await, Some(end_of(&last)));
+        assert_eq!(kept_with(&between).await, Some(end_of(&last)));
+    };
+    connection.serve_until(undisturbed).await;
+}
+
+#[tokio::test]
+async fn without_a_vault_and_with_a_key_no_token_is_kept() {
+    let rig = Rig::durable_with(|config| {
+        config.devices.clear();
+        config.hubs[0].pass_through = true;
+    })
+    .await;
+    let _up = up_with(&rig, &token(DEV1, 600)).await;
+    assert_eq!(kept(&rig).await, None);
+    assert_eq!(rig.store.registry.credential(&dev1()).await, Ok(None));
+
+    let delegated = Rig::durable_with(|config| {
+        config.vault = Some(VaultConfig {
+            key: KeySource::Text(VAULT_KEY.into()),
+            older_keys: Vec::new(),
+        });
+    })
+    .await;
+    assert_eq!(kept(&delegated).await, None);
+}
+
+fn end_of(token: &str) -> Timestamp {
+    sas::Token::parse(token).unwrap().expires_at()
+}
+
+/// Waits until something is so.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    while !is_so().await {
+        tokio::task::yield_now().await;
+    }
+}
+
+const VAULT_KEY: &str = "dmF1bHQta2V5LXZhdWx0LWtleS12YXVsdC1rZXktMzI=";

@@ -283,7 +283,7 @@ pub(super) fn get_receipt() -> Call {
         "gateway",
         "Tells what became of something that was stored",
         "`stored`: it waits for a session with the hub. `sent`: the hub has not acknowledged it yet. `acknowledged`: the hub has \
-         it. `waiting_for_credential`: the hub refuses the credential that the gateway holds for the device. `refused`: it will \
+         it. `waiting_for_credential`: the hub refuses the credential that the gateway has for the device, or it has none. `refused`: it will \
          not reach the hub, and `code` says why. Kept for 8 days.",
     )
     .answers(
