@@ -1,7 +1,5 @@
 //! The front stops in order, and in time.
 
-use std::time::{Duration, Instant};
-
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use store::{Done, SessionState};
@@ -35,11 +33,10 @@ async fn polls_end_with_what_is_known() {
     let (methods, desired) = (waiting(methods), waiting(desired));
     rig.hub.until_needed(|needs| needs.methods, true).await;
     rig.hub.until_needed(|needs| needs.desired, true).await;
-    let start = Instant::now();
+    // They would wait longer than the front is given.
     rig.handle.shutdown(PATIENCE).await.unwrap();
     assert_status(&methods.result().await, StatusCode::NO_CONTENT);
     assert_status(&desired.result().await, StatusCode::NOT_MODIFIED);
-    assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 #[tokio::test]
@@ -69,7 +66,7 @@ async fn writes_that_the_hub_leaves_open_end_as_not_known() {
     let request = |method, path: &str| {
         waiting(
             rig.request(method, path)
-                .header("prefer", "wait=15")
+                .header("prefer", "wait=50")
                 .body(r#"{"status":200}"#),
         )
     };
@@ -83,9 +80,8 @@ async fn writes_that_the_hub_leaves_open_end_as_not_known() {
     ];
     until(|| rig.hub.taken.lock().len() == 2).await;
     rig.hub.until_all_settled().await;
-    let start = Instant::now();
+    // They would wait longer than the front is given.
     rig.handle.shutdown(PATIENCE).await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(3));
     for write in writes {
         problem(write.result().await, 504, "hub_timeout").await;
     }
@@ -139,15 +135,14 @@ async fn a_body_that_does_not_end_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_handshake_is_not_waited_for() {
-    let rig = Rig::start().await;
+    // It may take longer than the front is given.
+    let rig = Rig::with(|config| config.waits.handshake = 2 * PATIENCE).await;
     let mut silent = TcpStream::connect(rig.address).await.unwrap();
     let mut begun = TcpStream::connect(rig.address).await.unwrap();
     begun.write_all(&[0x16, 3, 1]).await.unwrap();
     // Connections are accepted in their order.
     drop(rig.connect().await);
-    let start = Instant::now();
     rig.handle.shutdown(PATIENCE).await.unwrap();
-    assert!(start.elapsed() < Duration::from_secs(2));
     for socket in [&mut silent, &mut begun] {
         assert_eq!(socket.read(&mut [0; 1]).await.unwrap_or(0), 0);
     }
