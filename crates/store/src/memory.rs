@@ -101,8 +101,8 @@ pub struct Config {
     /// Idempotency keys of one device or module that are remembered, each for 8 days; 4,096 by default. One more is refused
     /// with `429`. As many receipts of durable writes without a key are kept besides, the newest.
     pub keys: usize,
-    /// Keys and receipts of all devices that are remembered; 1,000,000 by default, about 200 bytes of memory each. More
-    /// writes with a key are refused with `503`.
+    /// Keys, and receipts of what is settled, of all devices that are remembered; 1,000,000 by default, about 200 bytes of
+    /// memory each. More writes with a key are refused with `503`.
     pub keys_in_all: usize,
     /// Tokens of one device or module that have not ended; 64 by default. One more is refused with `429`. Too large: whoever
     /// may make tokens can fill the registry, which is written as a whole at each change.
