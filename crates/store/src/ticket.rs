@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::sync::oneshot;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 /// Resolves once, with what became of an entry. Dropping it changes nothing about the entry.
 #[derive(Debug)]
@@ -42,6 +42,24 @@ impl<T> Resolver<T> {
     }
 }
 
+impl<T> Ticket<T> {
+    /// What is known at this moment, which ends the ticket.
+    ///
+    /// To poll once is no such look: a task that has done much without a pause is told that nothing is there yet, so that
+    /// others have their turn ([`tokio::task::coop`]). Here that would be a lie.
+    ///
+    /// # Errors
+    ///
+    /// There will be no outcome.
+    pub fn now(&mut self) -> Result<Option<T>, TicketLost> {
+        match self.0.try_recv() {
+            Ok(outcome) => Ok(Some(outcome)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Closed) => Err(TicketLost),
+        }
+    }
+}
+
 impl<T> Future for Ticket<T> {
     type Output = Result<T, TicketLost>;
 
@@ -49,5 +67,23 @@ impl<T> Future for Ticket<T> {
         Pin::new(&mut self.0)
             .poll(cx)
             .map(|result| result.map_err(|_| TicketLost))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_has_done_much_is_told_what_is_known_all_the_same() {
+        for number in 0..1000 {
+            let (resolver, mut ticket) = ticket();
+            assert_eq!(ticket.now(), Ok(None));
+            resolver.resolve(number);
+            assert_eq!(ticket.now(), Ok(Some(number)));
+        }
+        let (resolver, mut lost) = ticket::<u32>();
+        drop(resolver);
+        assert_eq!(lost.now(), Err(TicketLost));
     }
 }

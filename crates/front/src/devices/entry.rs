@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt as _;
 use iothub::Identity;
 use store::{
     Done, Failure, Outcome, StoreError, Submission, SubmissionId, SubmitError, Survival, Ticket,
@@ -66,7 +65,7 @@ impl Devices {
     ) -> Result<Option<T>, Error> {
         // Nearly every write that is to be stored at once comes here so: it needs no timer.
         if deadline <= Instant::now() {
-            return Ok(ticket.now_or_never().transpose()?);
+            return Ok(ticket.now()?);
         }
         tokio::select! {
             biased;

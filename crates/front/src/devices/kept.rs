@@ -16,11 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt as _;
 use iothub::Identity;
 use store::{
     Done, Failure, Fingerprint, Outcome, PersistError, StoreError, Submission, SubmissionId,
-    Survival, Work,
+    Survival, TicketLost, Work,
 };
 
 use super::{
@@ -129,9 +128,9 @@ impl Devices {
         submission.survival = Survival::Durable;
         let mut entry = self.submit(submission).await?;
         // A copy of the request may have stored it long ago.
-        match (&mut entry.ticket).now_or_never() {
-            Some(Ok(outcome)) => Ok(Reached::Hub(outcome?)),
-            Some(Err(_)) | None => Ok(Reached::Stored(again)),
+        match entry.ticket.now() {
+            Ok(Some(outcome)) => Ok(Reached::Hub(outcome?)),
+            Ok(None) | Err(TicketLost) => Ok(Reached::Stored(again)),
         }
     }
 
@@ -158,9 +157,9 @@ impl Devices {
             }
         }
         // What has just been settled counts as stored, too.
-        match (&mut entry.ticket).now_or_never() {
-            Some(Ok(outcome)) => self.settled(entry.submission, outcome, again).await,
-            Some(Err(_)) | None => Ok(Reached::Stored(id)),
+        match entry.ticket.now() {
+            Ok(Some(outcome)) => self.settled(entry.submission, outcome, again).await,
+            Ok(None) | Err(TicketLost) => Ok(Reached::Stored(id)),
         }
     }
 
