@@ -50,7 +50,7 @@ pub struct Config {
     /// that tells the truth about a flush: a network file system may not.
     pub folder: PathBuf,
     /// Bytes that the log may have there; 4 GiB by default. More promises are refused with `507`. About twice as much as
-    /// what waits is needed, so that room can be made. A stored message takes some 300 bytes of memory besides.
+    /// what waits is needed, so that room can be made. A stored message takes some 100 bytes of memory besides.
     #[serde(default = "default_bytes")]
     pub bytes: u64,
     /// Bytes of a file of the log; 64 MiB by default, 1 GiB at most. Smaller: room is made in smaller steps; larger: with
