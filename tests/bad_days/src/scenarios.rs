@@ -131,7 +131,7 @@ fn tell(scenario: Scenario, outcome: &Outcome, began: Instant) -> bool {
         counts.calls,
         counts.calls_answered,
     ));
-    if counts.kills > 0 {
+    if scenario == Scenario::Kill {
         say(&format!(
             "{:.2} % of what was sent came twice, {:.1} messages a kill",
             share(counts.duplicated, counts.sent) * 100.0,

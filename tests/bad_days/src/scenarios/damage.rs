@@ -261,3 +261,61 @@ impl Damage {
         Ok(fs::write(self.path, self.before)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two messages, of which the second one cannot be read; a third one is cut off.
+    fn gone() -> Gone {
+        let damage = Damage {
+            path: "/s/0000000001.log".into(),
+            before: b"<dev1-1><dev1-21 \"slot2\":7><dev1-3>".to_vec(),
+            left: 27,
+        };
+        let printed = "0000000001.log: 19 bytes from 8 on: no whole group\n\
+                       0000000002.log: 0 bytes from 48 on: groups before it are missing\n\
+                       2 records are copied to /s/salvaged; 2 parts could not be read\n";
+        damage.named_by(printed).expect("they are named")
+    }
+
+    fn excuses(rule: Rule, of: &str) -> bool {
+        let messages = ["dev1-1", "dev1-21"].map(str::to_owned);
+        let receipts = messages.map(|name| (format!("of {name}"), [name].into()));
+        let of = of.to_owned();
+        gone().excuses(&Violation { rule, of }, &receipts.into())
+    }
+
+    #[test]
+    fn what_stood_in_the_places_that_salvage_names_may_be_missing_and_nothing_else() {
+        for (name, is_gone) in [
+            ("dev1-1", false),
+            ("dev1-2", false),
+            ("dev1-21", true),
+            ("dev1-3", true),
+            ("dev1-4", false),
+        ] {
+            assert_eq!(excuses(Rule::Lost, name), is_gone, "{name}");
+        }
+        assert!(excuses(Rule::ReceiptMissing, "of dev1-21"));
+        assert!(!excuses(Rule::ReceiptMissing, "of dev1-1"));
+        assert!(!excuses(Rule::ReceiptMissing, "of another one"));
+        assert!(excuses(Rule::PatchLost, "slot2 of dev1: 6"));
+        assert!(!excuses(Rule::PatchLost, "slot1 of dev1: 6"));
+        assert!(!excuses(Rule::Corrupt, "dev1-21"));
+    }
+
+    #[test]
+    fn damage_that_salvage_does_not_name_excuses_nothing() {
+        let damage = Damage {
+            path: "/s/0000000001.log".into(),
+            before: b"<dev1-1>".to_vec(),
+            left: 8,
+        };
+        assert!(
+            damage
+                .named_by("8 records are copied to /s/salvaged\n")
+                .is_err()
+        );
+    }
+}
