@@ -212,7 +212,8 @@ impl Driver {
     }
 
     /// The hub has closed the connection, maybe for what it was sent. As soon as there is a suspect, everything goes back
-    /// to the store, to be taken again one at a time; a suspect that was alone is a dead letter.
+    /// to its place in the store, to be taken again one at a time; a suspect that was alone is a dead letter. What somebody
+    /// waits for goes back as well: if it failed, it would be stored anew, behind what came after it.
     pub(super) async fn suspect_what_was_in_flight(&mut self) -> Result<(), StoreError> {
         for entry in self.in_flight.stored_and_seen() {
             self.suspicion.was_in_flight(entry);
@@ -222,21 +223,19 @@ impl Driver {
         }
         while let Some((id, work)) = self.in_flight.take_sendable() {
             self.session.cancel(id, now());
-            let failure = match work.origin {
-                Origin::Entry { id, .. } if self.suspicion.is_confirmed(id) => {
-                    tracing::error!(
-                        device = %self.identity,
-                        entry = id.0,
-                        "the hub closes the connection whenever this message is sent: it is a dead letter"
-                    );
-                    Failure::HubClosedOnPublish
-                }
-                Origin::Entry { .. } | Origin::OwnRead | Origin::OwnAnswer => {
-                    work.failure(Failure::HubUnavailable)
-                }
-            };
-            self.fail(&work, failure).await?;
+            if let Origin::Entry { id, .. } = work.origin
+                && self.suspicion.is_confirmed(id)
+            {
+                tracing::error!(
+                    device = %self.identity,
+                    entry = id.0,
+                    "the hub closes the connection whenever this message is sent: it is a dead letter"
+                );
+                self.fail(&work, Failure::HubClosedOnPublish).await?;
+            }
         }
+        // A reader that opens gets again what the one before has taken.
+        self.lanes = self.desk.open_lanes().await?;
         self.paused_until = None;
         Ok(())
     }

@@ -202,6 +202,36 @@ async fn what_the_hub_closes_the_connection_for_is_found_out_alone() {
 }
 
 #[tokio::test]
+async fn what_is_waited_for_keeps_its_place_while_the_hub_closes_the_connection() {
+    let rig = hasty().await;
+    let (_, poison) = rig.store(telemetry("poison")).await;
+    let mut connection = rig.hub.accept(false).await;
+    connection.next_publish().await;
+    drop(connection);
+    // It is in flight with the other at the third loss, and comes again on the fifth connection, when that one is gone.
+    let waited_for = rig.submit(telemetry("first"), LONG).await;
+    for _ in 0..2 {
+        let mut connection = rig.hub.accept(false).await;
+        for _ in 0..2 {
+            connection.next_publish().await;
+        }
+    }
+    let (_, stored) = rig.store(telemetry("second")).await;
+    let mut connection = rig.hub.accept(false).await;
+    assert_eq!(connection.next_publish().await.1, b"poison");
+    drop(connection);
+
+    let mut connection = rig.hub.accept(false).await;
+    for payload in [&b"first"[..], b"second"] {
+        assert_eq!(take_one(&mut connection).await, payload);
+    }
+    assert_eq!(soon(poison).await, Ok(Err(Failure::HubClosedOnPublish)));
+    for ticket in [waited_for, stored] {
+        assert_eq!(soon(ticket).await, Ok(Ok(Done::Acknowledged)));
+    }
+}
+
+#[tokio::test]
 async fn losses_that_are_not_in_a_row_make_no_suspect() {
     let rig = hasty().await;
     for round in 0..5 {
