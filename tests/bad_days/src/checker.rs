@@ -233,11 +233,27 @@ impl Troubles {
         })
     }
 
-    /// Whether the gateway's own memory of what devices have done may be gone between these moments.
-    fn excuse_forgetting(&self, from: Moment, to: Moment) -> bool {
-        self.0
-            .iter()
-            .any(|(at, trouble)| from <= *at && *at <= to && *trouble == Trouble::Damaged)
+    /// Whether the hub may deliver again, between these moments, what the gateway keeps and takes for told: its
+    /// acknowledgement was on its way when the connection was lost, or it is on no disk any more that it was there. A crash
+    /// alone excuses nothing: a restart takes nothing for told.
+    fn excuse_redelivery(&self, from: Moment, to: Moment) -> bool {
+        let of_the_hub = self.0.iter().filter(|(_, trouble)| match trouble {
+            Trouble::HubAway
+            | Trouble::HubBack
+            | Trouble::HubStill
+            | Trouble::HubGoesOn
+            | Trouble::HubCuts
+            | Trouble::HubCutsNoMore
+            | Trouble::Damaged => true,
+            Trouble::Killed
+            | Trouble::Started
+            | Trouble::FlushFailed
+            | Trouble::FlushesTake { .. }
+            | Trouble::DiskFull
+            | Trouble::DiskFree
+            | Trouble::ClockJumped { .. } => false,
+        });
+        Self(of_the_hub.copied().collect()).excuse_copies(from, to)
     }
 
     /// Since when the store of the life of this moment has failed.

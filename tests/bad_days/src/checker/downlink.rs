@@ -12,7 +12,7 @@ pub(super) struct Downlink {
     /// What was shown and was never sent.
     invented: BTreeSet<String>,
     /// Devices whose messages the gateway keeps. It knows one by its message id, which ours have, when the hub delivers it
-    /// again: so no crash and no lost connection excuses that one of these is shown anew.
+    /// again: so no crash excuses that one of these is shown anew.
     kept: BTreeSet<String>,
     /// Names by device, in the order in which they were sent, and in which they were first shown.
     order: BTreeMap<String, (Vec<String>, Vec<String>)>,
@@ -163,7 +163,7 @@ impl Sent {
                 tokens.insert(shown.token.as_str());
             }
             let is_excused = if is_kept {
-                troubles.excuse_forgetting(self.at, shown.at)
+                troubles.excuse_redelivery(self.at, shown.at)
             } else {
                 troubles.excuse_copies(self.at, shown.at)
             };
