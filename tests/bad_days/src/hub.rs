@@ -129,9 +129,9 @@ impl Hub {
 
     /// Lets it go on.
     pub(crate) fn go_on(&self) -> Result<()> {
-        self.process.signal(Signal::CONT)?;
+        // Before, so that what it causes is behind it.
         self.cloud.recorder.trouble(Trouble::HubGoesOn);
-        Ok(())
+        self.process.signal(Signal::CONT)
     }
 }
 
