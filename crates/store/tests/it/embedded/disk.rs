@@ -1,6 +1,6 @@
 //! A disk that fails, is full, or forgets.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use iothub::twin::ReportedPatch;
@@ -16,57 +16,81 @@ use super::{
     rig::{Rig, config, identity, is_long, small_segments, submission, until},
 };
 
+// 200 flushes, each in the life of an engine of its own, which is as long as the number: in four parts of about a length.
+
 #[tokio::test]
-async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost() {
+async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost_1() {
+    fail_each(1..=140, ONCE).await;
+}
+
+#[tokio::test]
+async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost_2() {
+    fail_each(141..=200, ONCE).await;
+}
+
+#[tokio::test]
+async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost_3() {
+    fail_each(1..=140, FOR_EVER).await;
+}
+
+#[tokio::test]
+async fn after_a_failed_flush_nothing_is_promised_and_nothing_lost_4() {
+    fail_each(141..=200, FOR_EVER).await;
+}
+
+/// Lets each of these flushes fail, and as many in all as `lasting` says.
+#[expect(clippy::print_stderr, reason = "says what it has looked for")]
+async fn fail_each(numbers: RangeInclusive<u64>, lasting: u64) {
     let mut kept = 0;
-    for lasting in [1, u64::MAX] {
-        for n in 1..=200 {
-            let disk = Disk::default();
-            let rig = Rig::try_open(&disk, one_segment()).unwrap();
-            let first = disk.flushes() + n - 1;
-            disk.fail_flushes(first, lasting);
-            let mut promised = Vec::new();
-            let mut refused = None;
-            for id in 1..=n + 2 {
-                match rig.submit("dev1", id, "x").await {
-                    Ok(_) => promised.push(id),
-                    Err(error) => {
-                        refused.get_or_insert((id, error));
-                    }
+    for n in numbers.clone() {
+        let disk = Disk::default();
+        let rig = Rig::try_open(&disk, one_segment()).expect("it is empty");
+        let first = disk.flushes() + n - 1;
+        disk.fail_flushes(first, lasting);
+        let mut promised = Vec::new();
+        let mut refused = None;
+        for id in 1..=n + 2 {
+            match rig.submit("dev1", id, "x").await {
+                Ok(_) => promised.push(id),
+                Err(error) => {
+                    refused.get_or_insert((id, error));
                 }
             }
-            let (at, error) = refused.expect("a flush has failed");
-            assert_eq!(error, StoreError::UnknownOutcome.into(), "flush {n}");
-            assert!(
-                promised.iter().all(|id| *id < at),
-                "flush {n}: {promised:?}"
-            );
-            until("the engine says that it has failed", || {
-                rig.keeper.has_failed()
-            })
-            .await;
-            rig.keeper.failed().await;
-            let later = rig.submit("dev1", 1000, "x").await.err();
-            assert_eq!(later, Some(StoreError::Unavailable.into()));
-            drop(rig);
+        }
+        let (at, error) = refused.expect("a flush has failed");
+        assert_eq!(error, StoreError::UnknownOutcome.into(), "flush {n}");
+        assert!(
+            promised.iter().all(|id| *id < at),
+            "flush {n}: {promised:?}"
+        );
+        until("the engine says that it has failed", || {
+            rig.keeper.has_failed()
+        })
+        .await;
+        rig.keeper.failed().await;
+        let later = rig.submit("dev1", 1000, "x").await.err();
+        assert_eq!(later, Some(StoreError::Unavailable.into()));
+        drop(rig);
 
-            disk.fail_flushes(0, 0);
-            for cut in [Cut::Drop, Cut::Keep] {
-                let image = disk.image(disk.operations(), cut);
-                let rig = Rig::try_open(&image, one_segment()).unwrap();
-                let found: Vec<_> = rig
-                    .seen(&["dev1"])
-                    .await
-                    .iter()
-                    .map(|seen| seen.name)
-                    .collect();
-                assert!(found.starts_with(&promised), "flush {n}: {found:?}");
-                kept += promised.len();
-            }
+        disk.fail_flushes(0, 0);
+        for cut in [Cut::Drop, Cut::Keep] {
+            let image = disk.image(disk.operations(), cut);
+            let rig = Rig::try_open(&image, one_segment()).expect("it is whole");
+            let found: Vec<_> = rig
+                .seen(&["dev1"])
+                .await
+                .iter()
+                .map(|seen| seen.name)
+                .collect();
+            assert!(found.starts_with(&promised), "flush {n}: {found:?}");
+            kept += promised.len();
         }
     }
-    eprintln!("each of 200 flushes failed, once and for ever: {kept} promises looked for, 0 lost");
+    eprintln!("flushes {numbers:?} failed, {lasting} in all: {kept} promises looked for, 0 lost");
 }
+
+const ONCE: u64 = 1;
+const FOR_EVER: u64 = u64::MAX;
 
 /// Large enough for all that a test writes, and no larger: what is reserved in it is copied with every image.
 fn one_segment() -> embedded::Config {
