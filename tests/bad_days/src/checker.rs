@@ -137,7 +137,8 @@ pub(crate) enum Rule {
     MessageDisordered,
     /// A completed message is not shown again.
     ShownAgain,
-    /// Nothing of a device that is passed through is stored: the gateway could not send it by itself.
+    /// Nothing of a device that is passed through is stored: without a vault, as on these days, the gateway could not send it
+    /// by itself.
     StoredWithoutCredential,
     /// A message that the hub never takes is refused by its receipt in the end.
     PoisonUntold,
