@@ -135,10 +135,6 @@ impl Grant {
     }
 }
 
-/// The gateway has nothing that would open the session of a device without the device.
-#[derive(Debug)]
-pub(crate) struct CannotBeKept;
-
 /// Finds out who a request speaks for.
 pub(crate) struct Authenticator {
     registry: Arc<dyn Registry>,
@@ -232,28 +228,6 @@ impl Authenticator {
                 is_passed_through,
             },
         })
-    }
-
-    /// Until when what is stored for the grant's device can be delivered without the device; `None` if there is no such end,
-    /// because the gateway has a key for it.
-    ///
-    /// # Errors
-    ///
-    /// [`CannotBeKept`]: nothing may be stored for it.
-    pub(crate) async fn deliverable_until(
-        &self,
-        grant: &Grant,
-    ) -> Result<Option<Timestamp>, CannotBeKept> {
-        if grant.is_of_the_gateway() {
-            return Ok(None);
-        }
-        match self.judge.keep(&grant.identity).await {
-            Ok(until) => until.map(Some).ok_or(CannotBeKept),
-            Err(error) => {
-                debug!(%error, "a token is not kept");
-                Err(CannotBeKept)
-            }
-        }
     }
 
     /// What a shared access signature grants to a device or module.

@@ -156,8 +156,7 @@ impl Gateway {
     async fn terms(&self, request: &DeviceRequest) -> Result<Terms, Refusal> {
         let mut terms = request.terms(&self.waits)?;
         if !terms.may_be_stored {
-            let until = self.authenticator.deliverable_until(&request.grant);
-            terms.may_be_stored = until.await.is_ok();
+            terms.may_be_stored = self.devices.keeps_token(request.identity()).await;
         }
         Ok(terms)
     }

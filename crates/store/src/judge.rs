@@ -32,6 +32,13 @@ pub trait Judge: Send + Sync {
     ///
     /// The store failed.
     async fn keep(&self, identity: &Identity) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Until when the token lasts that is [kept](Judge::keep) already.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn kept_until(&self, identity: &Identity) -> Result<Option<Timestamp>, StoreError>;
 }
 
 /// What a judge says.
@@ -92,6 +99,15 @@ impl JudgeSeat {
         self.seated()?.keep(identity).await
     }
 
+    /// Asks the judge [until when](Judge::kept_until) it could open the session of a device.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Unavailable`] if nobody is seated, or the judge's own failure.
+    pub async fn kept_until(&self, identity: &Identity) -> Result<Option<Timestamp>, StoreError> {
+        self.seated()?.kept_until(identity).await
+    }
+
     fn seated(&self) -> Result<Arc<dyn Judge>, StoreError> {
         self.0.read().clone().ok_or(StoreError::Unavailable)
     }
@@ -118,6 +134,10 @@ mod tests {
         }
 
         async fn keep(&self, _: &Identity) -> Result<Option<Timestamp>, StoreError> {
+            Ok(None)
+        }
+
+        async fn kept_until(&self, _: &Identity) -> Result<Option<Timestamp>, StoreError> {
             Ok(None)
         }
     }

@@ -107,7 +107,8 @@ pub struct Config {
     /// Tokens of one device or module that have not ended; 64 by default. One more is refused with `429`. Too large: whoever
     /// may make tokens can fill the registry, which is written as a whole at each change.
     pub tokens: usize,
-    /// Devices and modules that are passed through whose token is kept, sealed; 65,536 by default, some 500 bytes of memory each.
+    /// Devices and modules that are passed through whose token is kept, sealed; 65,536 by default, some 500 bytes of memory each,
+    /// 2,300 for the longest token.
     /// The writes of others wait for the hub, and are not stored.
     pub sealed_credentials: usize,
     /// Abandons after which a message becomes a dead letter; 10 by default, as at IoT Hub.

@@ -138,7 +138,19 @@ pub trait Registry: Send + Sync {
         credential: SealedCredential,
     ) -> Result<(), StoreError>;
 
-    /// The sealed credential of an identity, if there is one that is not over.
+    /// Forgets a sealed credential of an identity, if it is this one that stands.
+    ///
+    /// # Errors
+    ///
+    /// The store failed.
+    async fn forget_credential(
+        &self,
+        identity: &Identity,
+        credential: &SealedCredential,
+    ) -> Result<(), StoreError>;
+
+    /// The sealed credential of an identity, if there is one that is not over: of those that survive a restart, if the engine can
+    /// do that, the newest.
     ///
     /// # Errors
     ///

@@ -159,6 +159,8 @@ struct Driver {
     outlook: Outlook,
     report: Report,
     phase: Phase,
+    /// When the session's task began.
+    began: Instant,
     /// When the outbox last had something.
     last_work: Instant,
     /// When the twin was last read for a device.
@@ -290,6 +292,7 @@ impl Driver {
             wanted: Subscriptions::default(),
             outlook: Outlook::Good,
             phase: Phase::Open,
+            began: now,
             last_work: now,
             last_read: None,
             paused_until: None,

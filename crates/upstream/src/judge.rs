@@ -97,6 +97,10 @@ impl store::Judge for Judge {
     async fn keep(&self, identity: &Identity) -> Result<Option<Timestamp>, StoreError> {
         self.node.keep_token(identity).await
     }
+
+    async fn kept_until(&self, identity: &Identity) -> Result<Option<Timestamp>, StoreError> {
+        self.node.kept_until(identity).await
+    }
 }
 
 /// What can be said without the key: the token is one, names exactly this identity at its hub, is not over, is of no
@@ -125,6 +129,11 @@ async fn ask_hub(node: Arc<Node>, question: Arc<Question>) {
     };
     tracing::debug!(?answer, "the hub was asked about a token");
     node.credentials.tokens().conclude(&question, answer, now());
+    if answer == Answer::Refused
+        && let Err(error) = node.forget_refused_token(&question.identity).await
+    {
+        tracing::debug!(%error, "a token that the hub refuses is not forgotten yet");
+    }
 }
 
 async fn find_out(node: &Node, question: &Question) -> Answer {
@@ -132,6 +141,11 @@ async fn find_out(node: &Node, question: &Question) -> Answer {
     let Some(hub) = node.hubs.get(identity.hub()) else {
         return Answer::Undecided;
     };
+    // A token that is kept has been taken by the hub once: a stranger's does not open a session beside it.
+    if let Err(error) = node.restore_token(identity).await {
+        tracing::debug!(%error, "what is kept cannot be looked at");
+        return Answer::Undecided;
+    }
     if let Way::Connect(word) = node.credentials.tokens().way(question, now()) {
         // As long as this lives, the session is being opened.
         let demand = node.store.signals.demand(identity, Needs::default()).await;

@@ -36,6 +36,8 @@ pub(crate) struct Node {
     pub(crate) meters: Meters,
     /// Whether it has been said what feedback means while the gateway has the messages.
     pub(crate) has_warned_of_feedback: AtomicBool,
+    /// Whether it has been said that tokens cannot be kept, or what is kept cannot be opened.
+    pub(crate) has_warned_of_vault: AtomicBool,
     /// Cancelled when the node stops.
     pub(crate) stop: CancellationToken,
     /// When sessions must have ended, known before `stop` is cancelled; unknown if they have no time at all.
@@ -102,6 +104,7 @@ impl Node {
             method_timeout: config.method_timeout,
             meters: Meters::register(),
             has_warned_of_feedback: AtomicBool::new(false),
+            has_warned_of_vault: AtomicBool::new(false),
             stop,
             stop_by: Arc::default(),
             started: now(),

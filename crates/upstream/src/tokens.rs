@@ -13,9 +13,8 @@
 //! ```
 //!
 //! Each device has a *shelf* with the two tokens that its session may use: its own, and the one that ends last of the
-//! others that the hub has taken. A shelf without a session is cleared soon; nothing is written down but what
-//! [`crate::vault`] seals. What the
-//! hub said is remembered under a keyed hash, for a time: who sends the same token again need not wait.
+//! others that the hub has taken. A shelf without a session is cleared soon; nothing is written down but what [`crate::vault`]
+//! seals. What the hub said is remembered under a keyed hash, for a time: who sends the same token again need not wait.
 //!
 //! Everything here is plain data; [`crate::judge`] asks, and the driver tells what became of its attempts.
 

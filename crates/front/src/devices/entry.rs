@@ -85,11 +85,16 @@ impl Devices {
         if let Some(outcome) = self.wait(&mut entry.ticket, deadline + SLACK).await? {
             return Ok(outcome?);
         }
-        Err(Error::from(if self.takes_back(&entry.submission).await {
-            Failure::NoSession
+        Err(self.unsent(&entry.submission, Failure::NoSession).await)
+    }
+
+    /// What is to be said of an entry that nobody waits for any more and that is not stored: why, if the hub cannot have it.
+    pub(super) async fn unsent(&self, submission: &Submission, why: impl Into<Error>) -> Error {
+        if self.takes_back(submission).await {
+            why.into()
         } else {
-            Failure::HubTimeout
-        }))
+            Failure::HubTimeout.into()
+        }
     }
 
     /// Takes an entry back that no session has taken. Where the store does not say, the worse is true: the hub may have it.

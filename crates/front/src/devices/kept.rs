@@ -13,10 +13,10 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use iothub::Identity;
+use iothub::{Identity, Timestamp};
 use store::{
     Done, Failure, Fingerprint, Outcome, PersistError, StoreError, Submission, SubmissionId,
     Survival, TicketLost, Work,
@@ -41,6 +41,33 @@ impl Devices {
     /// Whether a write on these terms can be stored.
     pub(super) fn can_store(&self, terms: &Terms) -> bool {
         terms.may_be_stored && self.store.outbox.is_durable()
+    }
+
+    /// Keeps the newest token of a device that is passed through; whether one is kept that lasts for a while.
+    pub(crate) async fn keeps_token(&self, identity: &Identity) -> bool {
+        match self.store.judge.keep(identity).await {
+            Ok(until) => lasts(until),
+            Err(error) => {
+                tracing::debug!(%error, "a token is not kept");
+                false
+            }
+        }
+    }
+
+    /// Until when the token lasts that is kept of such a device.
+    pub(crate) async fn token_kept_until(&self, identity: &Identity) -> Option<Timestamp> {
+        let until = self.store.judge.kept_until(identity).await;
+        until.ok().flatten()
+    }
+
+    /// Whether what is stored now can be delivered without the device: the gateway has a key for it, or keeps a token of its own
+    /// that lasts for a while. Asked right before something is stored, for the hub may have refused the token meanwhile.
+    async fn is_deliverable(&self, identity: &Identity) -> bool {
+        let device = self.store.registry.device(identity).await;
+        if device.is_ok_and(|device| device.is_some_and(|device| !device.is_passed_through)) {
+            return true;
+        }
+        self.keeps_token(identity).await
     }
 
     /// What a write of one entry is called.
@@ -77,9 +104,15 @@ impl Devices {
     ) -> Result<Reached<Done>, Error> {
         let until = terms.until();
         let fingerprint = terms.key.map(|key| key.fingerprint());
+        let is_stored_first = terms.is_async || fingerprint.is_some();
+        let again = match names.again {
+            Some(_) if is_stored_first && !self.is_deliverable(identity).await => None,
+            again => again,
+        };
+        let names = Names { again, ..names };
         let mut submission = draft(identity, names, work, until);
         submission.fingerprint = fingerprint;
-        if names.again.is_some() && (terms.is_async || fingerprint.is_some()) {
+        if names.again.is_some() && is_stored_first {
             submission.survival = Survival::Durable;
         }
         let entry = self.submit(submission).await?;
@@ -122,6 +155,9 @@ impl Devices {
         match outcome {
             Ok(done) => return Ok(Reached::Hub(done)),
             Err(failure) if failure.is_final() => return Err(failure.into()),
+            Err(failure) if !self.is_deliverable(&submission.identity).await => {
+                return Err(failure.into());
+            }
             Err(_) => {}
         }
         submission.id = again;
@@ -139,6 +175,11 @@ impl Devices {
         let id = entry.submission.id;
         let kept = match entry.submission.survival {
             Survival::Durable => Ok(()),
+            Survival::Ephemeral { .. }
+                if !self.is_deliverable(&entry.submission.identity).await =>
+            {
+                return Err(self.unsent(&entry.submission, Failure::NoSession).await);
+            }
             Survival::Ephemeral { .. } => self.persist(&entry.submission).await,
         };
         match kept {
@@ -149,11 +190,7 @@ impl Devices {
                 return self.settled(entry.submission, outcome, again).await;
             }
             Err(PersistError::Store(error)) => {
-                return Err(if self.takes_back(&entry.submission).await {
-                    error.into()
-                } else {
-                    Failure::HubTimeout.into()
-                });
+                return Err(self.unsent(&entry.submission, error).await);
             }
         }
         // What has just been settled counts as stored, too.
@@ -195,6 +232,16 @@ pub(super) fn draft(identity: &Identity, names: Names, work: Work, until: Instan
         fingerprint: None::<Fingerprint>,
     }
 }
+
+/// Whether a token lasts long enough for what rests on it.
+fn lasts(until: Option<Timestamp>) -> bool {
+    let least = Timestamp::from(SystemTime::now()).saturating_add(LEAST_LIFE);
+    until.is_some_and(|until| until > least)
+}
+
+/// How long a token of a device has to last for something to be stored that rests on it: a hub that is there is reached in that
+/// time.
+const LEAST_LIFE: Duration = Duration::from_secs(60);
 
 /// How much longer an entry waits for its session than its request waits for the hub, so that it is there to be persisted.
 ///

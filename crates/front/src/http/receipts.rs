@@ -28,9 +28,8 @@ pub(super) async fn read(gateway: &Gateway, request: DeviceRequest) -> Result<An
         ReceiptState::Acknowledged { .. } | ReceiptState::Refused { .. } => false,
     };
     let mut shown = shown(receipt);
-    if is_open {
-        let until = gateway.authenticator.deliverable_until(&request.grant);
-        shown.deliverable_until = until.await.ok().flatten();
+    if is_open && !request.grant.is_of_the_gateway() {
+        shown.deliverable_until = gateway.devices.token_kept_until(request.identity()).await;
     }
     Ok(answer::json(&shown))
 }

@@ -36,10 +36,9 @@ pub(super) async fn create(gateway: &Gateway, request: DeviceRequest) -> Result<
     let bought = gateway.tokens.buy(&request.grant, wish, now).await?;
     // Whoever comes with what was bought shall find its writes stored, though the credential is not shown again. Where nothing
     // is kept, it is told so when it writes.
-    let _ = gateway
-        .authenticator
-        .deliverable_until(&request.grant)
-        .await;
+    if !request.grant.is_of_the_gateway() {
+        let _ = gateway.devices.keeps_token(&request.grant.identity).await;
+    }
     Ok(answer::json(&TokenAnswer {
         token: bought.token.expose_secret().to_owned(),
         token_id: bought.id.0,

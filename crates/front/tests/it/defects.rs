@@ -118,6 +118,14 @@ impl Registry for Faulty {
         self.0.put_credential(identity, credential).await
     }
 
+    async fn forget_credential(
+        &self,
+        identity: &Identity,
+        credential: &SealedCredential,
+    ) -> Result<(), StoreError> {
+        self.0.forget_credential(identity, credential).await
+    }
+
     async fn credential(
         &self,
         identity: &Identity,

@@ -43,6 +43,17 @@ where
     async fn keep(&self, _: &Identity) -> Result<Option<Timestamp>, StoreError> {
         Ok(*self.kept_until.lock())
     }
+
+    async fn kept_until(&self, _: &Identity) -> Result<Option<Timestamp>, StoreError> {
+        Ok(*self.kept_until.lock())
+    }
+}
+
+impl<F> TestJudge<F> {
+    /// What it keeps, the hub refuses.
+    pub(crate) fn keeps_no_more(&self) {
+        *self.kept_until.lock() = None;
+    }
 }
 
 pub(crate) fn appoint<F>(rig: &Rig, verdict: F) -> Arc<TestJudge<F>>
@@ -58,14 +69,19 @@ where
     judge
 }
 
+/// The same for every token.
+pub(crate) type Always = fn(&Identity, &str) -> Result<Verdict, StoreError>;
+
 /// The hub has taken every token, and one is kept until then.
-pub(crate) fn accepts(rig: &Rig, kept_until: Option<Timestamp>) {
-    let judge = appoint(rig, |_, _| {
+pub(crate) fn accepts(rig: &Rig, kept_until: Option<Timestamp>) -> Arc<TestJudge<Always>> {
+    let accepted: Always = |_, _| {
         Ok(Verdict::Accepted {
             expires_at: in_an_hour(),
         })
-    });
+    };
+    let judge = appoint(rig, accepted);
     *judge.kept_until.lock() = kept_until;
+    judge
 }
 
 pub(crate) fn checked() -> Verdict {

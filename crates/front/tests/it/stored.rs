@@ -365,15 +365,7 @@ async fn a_receipt_is_for_whom_it_was_given() {
 #[tokio::test]
 async fn nothing_is_stored_for_a_device_that_is_passed_through_unless_its_token_is_kept() {
     let rig = Rig::durable().await;
-    let mut record = rig
-        .store
-        .registry
-        .device(&identity("dev1"))
-        .await
-        .unwrap()
-        .unwrap();
-    record.is_passed_through = true;
-    rig.store.registry.put_device(record).await.unwrap();
+    rig.pass_through("dev1").await;
     signatures::accepts(&rig, None);
     let shown = signatures::signature("hub.example/devices/dev1");
     let wish = rig.anonymous(Method::POST, "/devices/dev1/token");
@@ -402,4 +394,37 @@ async fn nothing_is_stored_for_a_device_that_is_passed_through_unless_its_token_
     signatures::accepts(&rig, None);
     let left = receipt(&rig, &path).await;
     assert!(left.get("deliverable_until").is_none(), "{left}");
+}
+
+/// What the gateway keeps when the request comes need not be good when the write is to be stored: the hub has refused it
+/// meanwhile, or it is about to end.
+#[tokio::test]
+async fn a_write_is_not_stored_on_a_token_that_the_hub_has_refused_meanwhile() {
+    let mut rig = Rig::durable().await;
+    let shown = signatures::signature("hub.example/devices/dev1");
+    rig.pass_through("dev1").await;
+    let write = |rig: &Rig| {
+        let request = rig.anonymous(Method::POST, EVENTS);
+        request.header("authorization", &shown).body("x")
+    };
+    let soon = |seconds| {
+        let now = iothub::Timestamp::from(SystemTime::now());
+        Some(now.saturating_add(Duration::from_secs(seconds)))
+    };
+    signatures::accepts(&rig, soon(30));
+    let request = write(&rig).header("prefer", "respond-async, wait=1");
+    problem(send(request).await, 503, "overloaded").await;
+    let judge = signatures::accepts(&rig, soon(3600));
+    rig.hub
+        .settles(move |_| {
+            judge.keeps_no_more();
+            Some(Err(Failure::CredentialRefused))
+        })
+        .await;
+    problem(send(write(&rig)).await, 502, "hub_refused").await;
+
+    rig.hub.settles(|_| None).await;
+    signatures::accepts(&rig, soon(90));
+    let request = write(&rig).header("prefer", "respond-async, wait=1");
+    stored(&send(request).await);
 }

@@ -444,6 +444,16 @@ impl Registry for Faulty {
         self.faults.around(put).await
     }
 
+    async fn forget_credential(
+        &self,
+        identity: &Identity,
+        credential: &SealedCredential,
+    ) -> Result<(), StoreError> {
+        let registry = &self.store.registry;
+        let forgotten = registry.forget_credential(identity, credential);
+        self.faults.around(forgotten).await
+    }
+
     async fn credential(
         &self,
         identity: &Identity,

@@ -38,9 +38,20 @@ pub async fn a_credential_is_the_newest_until_it_ends(engine: Engine) {
     let first = sealed("first", PATIENCE * 2);
     put_credential(&engine, &dev1, &first).await.expect("room");
     put_credential(&engine, &dev1, &first).await.expect("room");
-    assert_eq!(credential(&engine, &dev1).await, Some(first));
+    assert_eq!(credential(&engine, &dev1).await, Some(first.clone()));
     assert_eq!(credential(&engine, &dev2).await, None);
     let second = sealed("second", PATIENCE);
+    put_credential(&engine, &dev1, &second).await.expect("room");
+    assert_eq!(credential(&engine, &dev1).await, Some(second.clone()));
+    forget_credential(&engine, &dev1, &first).await;
+    assert_eq!(
+        credential(&engine, &dev1).await,
+        Some(second.clone()),
+        "another one was forgotten"
+    );
+    forget_credential(&engine, &dev1, &second).await;
+    forget_credential(&engine, &dev1, &second).await;
+    assert_eq!(credential(&engine, &dev1).await, None);
     put_credential(&engine, &dev1, &second).await.expect("room");
     assert_eq!(credential(&engine, &dev1).await, Some(second));
     engine.clock.advance(PATIENCE);
@@ -394,6 +405,13 @@ async fn credential(engine: &Engine, of: &Identity) -> Option<SealedCredential> 
     sure(|| registry.credential(of))
         .await
         .expect("the engine is there")
+}
+
+async fn forget_credential(engine: &Engine, of: &Identity, credential: &SealedCredential) {
+    let registry = &engine.store.registry;
+    sure(|| registry.forget_credential(of, credential))
+        .await
+        .expect("the engine is there");
 }
 
 async fn put_credential(

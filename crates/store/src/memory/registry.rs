@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use iothub::{Identity, Timestamp};
 use parking_lot::{Mutex, RwLock};
 
+pub(super) use self::credentials::Numbered;
 pub use self::file::OpenError;
 use self::{
     credentials::Credentials,
@@ -310,6 +311,14 @@ impl Registry for Memory {
         credential: SealedCredential,
     ) -> Result<(), StoreError> {
         self.keep_credential(identity, credential).await
+    }
+
+    async fn forget_credential(
+        &self,
+        identity: &Identity,
+        credential: &SealedCredential,
+    ) -> Result<(), StoreError> {
+        self.forget_this_credential(identity, credential)
     }
 
     async fn credential(

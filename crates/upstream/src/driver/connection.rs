@@ -106,6 +106,7 @@ impl Driver {
                 if self.credential.refused(now()) {
                     return Ok(());
                 }
+                self.node.forget_refused_token(&self.identity).await?;
                 Outlook::Refused
             }
             RefusalReason::Protocol => {

@@ -90,8 +90,11 @@ impl Driver {
 
     /// Since when nobody has needed the session, if nobody does.
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        // A backlog that cannot go out at present is no reason to keep a place from a device whose work may.
-        let waits_in_vain = self.outlook != Outlook::Good && !self.has_waiting_client();
+        // A backlog that cannot go out at present is no reason to keep a place from a device whose work may. But it is tried for
+        // a while, so that many such devices do not take the place from each other without a pause.
+        let has_tried = now().saturating_duration_since(self.began) >= TENURE;
+        let waits_in_vain =
+            has_tried && self.outlook != Outlook::Good && !self.has_waiting_client();
         let is_busy = self.in_flight.has_entries() && !waits_in_vain;
         if self.record.is_pinned || is_busy || !self.calls.is_empty() {
             return None;
@@ -188,3 +191,6 @@ impl Driver {
         }
     }
 }
+
+/// How long a session that cannot go on is left its place, at least.
+const TENURE: Duration = Duration::from_secs(5);

@@ -473,6 +473,8 @@ async fn a_kept_token_that_the_hub_refuses_keeps_nothing() {
     connection.connack(false, 5).await;
     rig.until(SessionState::Refused).await;
     assert_eq!(kept(&rig).await, None);
+    let credential = rig.store.registry.credential(&dev1()).await;
+    assert_eq!(credential, Ok(None), "it is forgotten for good");
     assert_eq!(
         rig.receipt(receipt).await,
         ReceiptState::WaitingForCredential
@@ -484,6 +486,23 @@ async fn a_kept_token_that_the_hub_refuses_keeps_nothing() {
     assert_eq!(kept(&rig).await, Some(end_of(&other)));
     let (_, payload, _) = connection.next_publish().await;
     assert_eq!(payload, b"x");
+}
+
+/// Whoever makes up a token opens no session with the one that is kept.
+#[tokio::test]
+async fn a_strangers_token_is_judged_beside_what_is_kept() {
+    let mut rig = with_vault().await;
+    let good = token(DEV1, 600);
+    let (connection, demand) = up_with(&rig, &good).await;
+    assert!(kept(&rig).await.is_some());
+    drop((connection, demand));
+    rig.restart().await;
+
+    let strange = token(DEV1, 700);
+    let verdict = judge_by_probe(&rig, &strange, 401, Some("IotHubUnauthorizedAccess")).await;
+    assert_eq!(verdict, Verdict::Refused);
+    assert!(!rig.hub.has_visitor().await);
+    assert_eq!(kept(&rig).await, Some(end_of(&good)));
 }
 
 #[tokio::test]

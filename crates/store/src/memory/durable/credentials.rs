@@ -9,7 +9,7 @@ use super::{super::Engine, record::Record, written};
 use crate::{
     SealedCredential, StoreError,
     log::{Kind, Rewritten},
-    memory::Location,
+    memory::{Location, registry::Numbered},
 };
 
 impl Engine {
@@ -23,23 +23,37 @@ impl Engine {
         self.tidy_some(now);
         let log = Arc::clone(self.log()?);
         let (tell, told) = oneshot::channel();
-        let record = Record::Credential(identity.clone(), credential.clone()).encode();
-        let (engine, of, kept) = (Arc::clone(self), identity.clone(), credential.clone());
-        let done = move |result: Result<Location, _>| {
-            let credentials = &engine.records.credentials;
-            match result {
-                Ok(at) => credentials.stored(&of, &kept, at),
-                Err(_) => credentials.not_stored(&of, &kept),
-            }
-            // Nobody may wait: the record stands all the same.
-            let _ = tell.send(result.map(drop));
-        };
+        let (engine, of) = (Arc::clone(self), identity.clone());
         let limit = self.config.sealed_credentials;
         let credentials = &self.records.credentials;
-        credentials.put(identity, credential, limit, now.timestamp, || {
+        credentials.put(identity, credential, limit, now.timestamp, |numbered| {
+            let record = record_of(identity, numbered);
+            let numbered = numbered.clone();
+            let done = move |result: Result<Location, _>| {
+                if let Ok(at) = result {
+                    let stored = Some(at);
+                    let numbered = Numbered { stored, ..numbered };
+                    engine.records.credentials.stands(of, numbered);
+                }
+                // Nobody may wait: the record stands all the same.
+                let _ = tell.send(result.map(drop));
+            };
             Ok(log.append(Kind::Promise, record, done)?)
         })?;
         written(told).await
+    }
+
+    /// Leaves it to the log that a credential is forgotten. Nobody waits for that: the hub refuses it again.
+    pub(in crate::memory) fn leave_forgotten_credential(
+        self: &Arc<Self>,
+        identity: &Identity,
+        number: u64,
+    ) -> Result<(), StoreError> {
+        let Ok(log) = self.log() else {
+            return Ok(());
+        };
+        let record = Record::CredentialForgotten(identity.clone(), number).encode();
+        Ok(log.append(Kind::Note, record, |_| {})?)
     }
 
     /// Writes a credential again whose segment goes; from memory, so the old record need not be readable.
@@ -49,27 +63,27 @@ impl Engine {
         from: Location,
         done: Rewritten,
     ) -> bool {
-        let now = self.now().timestamp;
-        let Some(credential) = self.records.credentials.at(identity, from, now) else {
-            return false;
-        };
         let Ok(log) = self.log() else {
             return false;
         };
-        let record = Record::Credential(identity.clone(), credential.clone()).encode();
-        let (engine, identity) = (Arc::clone(self), identity.clone());
-        let appended = log.append(Kind::Note, record, move |result| {
-            if let Ok(to) = result {
-                engine
-                    .records
-                    .credentials
-                    .stored(&identity, &credential, to);
+        let (engine, of) = (Arc::clone(self), identity.clone());
+        let credentials = &self.records.credentials;
+        credentials.leave_again(identity, from, |numbered| {
+            let record = record_of(identity, numbered);
+            let appended = log.append(Kind::Note, record, move |result| {
+                if let Ok(to) = result {
+                    engine.records.credentials.moved(&of, from, to);
+                }
+                done.tell(&result);
+            });
+            if appended.is_err() {
+                tracing::debug!("a credential is not written again: the log is closed");
             }
-            done.tell(&result);
-        });
-        if appended.is_err() {
-            tracing::debug!("a credential is not written again: the log is closed");
-        }
-        true
+        })
     }
+}
+
+fn record_of(identity: &Identity, numbered: &Numbered) -> Vec<u8> {
+    let credential = numbered.credential.clone();
+    Record::Credential(identity.clone(), numbered.number, credential).encode()
 }

@@ -39,7 +39,10 @@ pub(super) enum Record<'a> {
     /// An entry that has failed for good is forgotten.
     Discarded(Identity, EntryId),
     /// What opens the session of a device that is passed through, in the place of the one before.
-    Credential(Identity, SealedCredential),
+    /// Its number says whether it is newer than another one.
+    Credential(Identity, u64, SealedCredential),
+    /// Credentials up to this number are forgotten.
+    CredentialForgotten(Identity, u64),
     /// Nothing: its being flushed was what somebody waited for.
     Barrier,
 }
@@ -169,11 +172,17 @@ impl Record<'_> {
             Self::Discarded(identity, entry) => {
                 to.u8(DISCARDED).identity(identity).number(entry.0);
             }
-            Self::Credential(identity, credential) => {
+            Self::Credential(identity, number, credential) => {
                 to.u8(CREDENTIAL)
                     .identity(identity)
+                    .number(*number)
                     .time(credential.expires_at())
                     .rest(credential.sealed());
+            }
+            Self::CredentialForgotten(identity, number) => {
+                to.u8(CREDENTIAL_FORGOTTEN)
+                    .identity(identity)
+                    .number(*number);
             }
         }
         to.finish()
@@ -190,10 +199,12 @@ impl Record<'_> {
             Self::Arrived(arrived) | Self::DeadMessage(arrived, ..) => {
                 HEAD + arrived.message.payload.len()
             }
-            Self::Credential(_, credential) => HEAD + credential.sealed().len(),
-            Self::Settled(_) | Self::KeyForgotten(..) | Self::Changed(_) | Self::Discarded(..) => {
-                HEAD
-            }
+            Self::Credential(.., credential) => HEAD + credential.sealed().len(),
+            Self::Settled(_)
+            | Self::KeyForgotten(..)
+            | Self::Changed(_)
+            | Self::Discarded(..)
+            | Self::CredentialForgotten(..) => HEAD,
         }
     }
 }
@@ -222,6 +233,7 @@ pub(crate) fn said(record: &[u8]) -> Option<Said> {
         | Record::Changed(_)
         | Record::Discarded(..)
         | Record::Credential(..)
+        | Record::CredentialForgotten(..)
         | Record::Barrier => None,
     }
 }
@@ -297,11 +309,13 @@ impl<'a> Record<'a> {
             }
             DISCARDED => Self::Discarded(from.identity()?, EntryId(from.number()?)),
             CREDENTIAL => {
-                let (identity, expires_at) = (from.identity()?, from.time()?);
+                let (identity, number) = (from.identity()?, from.number()?);
+                let expires_at = from.time()?;
                 let sealed = Bytes::copy_from_slice(from.rest());
                 let credential = SealedCredential::new(sealed, expires_at).ok()?;
-                Self::Credential(identity, credential)
+                Self::Credential(identity, number, credential)
             }
+            CREDENTIAL_FORGOTTEN => Self::CredentialForgotten(from.identity()?, from.number()?),
             _ => return None,
         };
         from.is_at_end().then_some(record)
@@ -427,5 +441,6 @@ const CHANGED: u8 = 7;
 const DEAD_MESSAGE: u8 = 8;
 const DISCARDED: u8 = 9;
 const CREDENTIAL: u8 = 10;
+const CREDENTIAL_FORGOTTEN: u8 = 11;
 /// Bytes of a record beside what it carries, unless names are very long.
 const HEAD: usize = 192;

@@ -11,6 +11,7 @@ use super::{
         cell::Cell,
         lanes::{Fresh, Keeping},
         mailbox::{self, Change},
+        registry::Numbered,
     },
     record::{Arrived, Changed, Key, Record, Settled, Stored},
 };
@@ -76,9 +77,17 @@ impl Engine {
                 let cell = self.cell_or_new(&identity);
                 self.lanes(&cell).book_mut().exhume(entry);
             }
-            Record::Credential(identity, credential) => {
-                let credentials = &self.records.credentials;
-                credentials.restore(identity, credential, location, now.timestamp);
+            Record::Credential(identity, number, credential) => {
+                let stored = Some(location);
+                let numbered = Numbered {
+                    number,
+                    credential,
+                    stored,
+                };
+                self.records.credentials.stands(identity, numbered);
+            }
+            Record::CredentialForgotten(identity, number) => {
+                self.records.credentials.forgotten(&identity, number);
             }
             Record::Barrier => {}
         }

@@ -80,11 +80,14 @@ impl Owner for Living {
             Record::Arrived(arrived) | Record::DeadMessage(arrived, ..) => {
                 engine.rewrite_message(&arrived, location, done)
             }
-            Record::Credential(identity, _) => engine.rewrite_credential(&identity, location, done),
+            Record::Credential(identity, ..) => {
+                engine.rewrite_credential(&identity, location, done)
+            }
             // They end what is older than they are, and that has gone before them.
             Record::KeyForgotten(..)
             | Record::Changed(_)
             | Record::Discarded(..)
+            | Record::CredentialForgotten(..)
             | Record::Barrier => false,
         }
     }

@@ -543,9 +543,55 @@ async fn a_credential_that_is_not_flushed_is_not_kept() {
     disk.fail_flushes(disk.flushes(), u64::MAX);
     let put = registry.put_credential(&dev1, sealed("new")).await;
     assert_eq!(put, Err(StoreError::UnknownOutcome));
-    assert_eq!(registry.credential(&dev1).await, Ok(None));
+    assert_eq!(registry.credential(&dev1).await, Ok(Some(sealed("old"))));
     drop(rig);
     let rig = Rig::open(&disk.image(disk.operations(), Cut::Drop));
     let credential = rig.store.registry.credential(&dev1).await;
     assert_eq!(credential, Ok(Some(sealed("old"))));
+}
+
+/// The one before stands where there is no room for a newer one, and what is forgotten does not come back.
+#[tokio::test]
+async fn a_credential_stands_until_a_newer_one_is_on_the_disk() {
+    let disk = Disk::default();
+    let rig = Rig::open(&disk);
+    let end = rig
+        .clock
+        .timestamp()
+        .saturating_add(Duration::from_secs(3600));
+    let sealed = |text: &'static str| SealedCredential::new(text.into(), end).unwrap();
+    let dev1 = identity("dev1");
+    let registry = Arc::clone(&rig.store.registry);
+    registry.put_credential(&dev1, sealed("old")).await.unwrap();
+    disk.set_room(Some(0));
+    // What is reserved already is room.
+    for _ in 0..10_000 {
+        match registry.put_credential(&dev1, sealed("old")).await {
+            Ok(()) => {}
+            Err(refused) => {
+                assert_eq!(refused, StoreError::StorageFull);
+                break;
+            }
+        }
+    }
+    let put = registry.put_credential(&dev1, sealed("new")).await;
+    assert_eq!(put, Err(StoreError::StorageFull));
+    assert_eq!(registry.credential(&dev1).await, Ok(Some(sealed("old"))));
+    disk.set_room(None);
+    for text in ["new", "old"] {
+        assert_eq!(registry.credential(&dev1).await, Ok(Some(sealed("old"))));
+        let sealed = sealed(text);
+        registry.forget_credential(&dev1, &sealed).await.unwrap();
+    }
+    // Flushed behind it.
+    rig.submit("dev1", 1, "x").await.unwrap();
+    drop((registry, rig));
+    let rig = Rig::open(&disk);
+    assert_eq!(rig.store.registry.credential(&dev1).await, Ok(None));
+    let put = rig.store.registry.put_credential(&dev1, sealed("newest"));
+    put.await.unwrap();
+    drop(rig);
+    let rig = Rig::open(&disk);
+    let credential = rig.store.registry.credential(&dev1).await;
+    assert_eq!(credential, Ok(Some(sealed("newest"))));
 }
